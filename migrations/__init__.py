@@ -1,0 +1,1 @@
+"""The schema of the shipped read models, as Alembic revisions."""

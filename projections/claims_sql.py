@@ -1,0 +1,115 @@
+"""The statements of the claims rule. Event ids are numeric(20), since their parts exceed bigint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+async def fetch(connection: AsyncConnection, statement: str, *parameters: Any) -> list[Any]:
+    """All rows of a statement with parameters $1, $2, ..."""
+    return list(await connection.exec_driver_sql(statement, parameters))
+
+
+async def execute(connection: AsyncConnection, statement: str, *parameters: Any) -> None:
+    """Run a statement with parameters $1, $2, ..."""
+    await connection.exec_driver_sql(statement, parameters)
+
+
+LOCK_BUCKETS = """
+    SELECT pg_advisory_xact_lock(1466913865, bucket)
+    FROM (SELECT unnest($1::int[]) AS bucket ORDER BY 1) AS buckets"""
+"""The first key stands for this rule, so that no other advisory lock of the database is met by chance."""
+
+STANDING_CLAIMS = """
+    SELECT stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq
+    FROM strategy_claims
+    WHERE stream_id = ANY($1::text[]) AND (until_ms IS NULL OR stream_id = ANY($2::text[]))"""
+
+NEAREST_EARLIER = """
+    SELECT DISTINCT earlier.stream_id
+    FROM unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[])
+        AS claim(stream_id, wdk_strategy_id, event_ms, event_seq)
+    CROSS JOIN LATERAL (
+        SELECT stream_id FROM strategy_claims AS other
+        WHERE other.wdk_strategy_id = claim.wdk_strategy_id
+          AND other.stream_id <> claim.stream_id COLLATE "C"
+          AND (other.event_ms, other.event_seq, other.stream_id)
+            < (claim.event_ms, claim.event_seq, claim.stream_id COLLATE "C")
+        ORDER BY other.event_ms DESC, other.event_seq DESC, other.stream_id DESC
+        LIMIT 1
+    ) AS earlier"""
+
+HOLDERS = "SELECT stream_id FROM stream_projections WHERE wdk_strategy_id = ANY($1::bigint[])"
+
+WITHDRAW = "DELETE FROM strategy_claims WHERE stream_id = ANY($1::text[])"
+
+END_OPEN_CLAIMS = """
+    UPDATE strategy_claims AS claim SET until_ms = ends.ms, until_seq = ends.seq
+    FROM unnest($1::text[], $2::numeric[], $3::numeric[]) AS ends(stream_id, ms, seq)
+    WHERE claim.stream_id = ends.stream_id COLLATE "C" AND claim.until_ms IS NULL"""
+
+ADD_CLAIMS = """
+    INSERT INTO strategy_claims (stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq)
+    SELECT * FROM unnest(
+        $1::text[], $2::numeric[], $3::numeric[], $4::bigint[], $5::numeric[], $6::numeric[])"""
+
+SET_OWN_SAVED = """
+    UPDATE stream_projections AS t
+    SET own_is_saved = own.is_saved, own_is_saved_ms = own.ms, own_is_saved_seq = own.seq
+    FROM unnest($1::text[], $2::boolean[], $3::numeric[], $4::numeric[]) AS own(stream_id, is_saved, ms, seq)
+    WHERE t.stream_id = own.stream_id"""
+
+VISIBLE = """
+    SELECT stream_id, wdk_strategy_id, is_saved FROM stream_projections WHERE stream_id = ANY($1::text[])"""
+
+# Of each stream, the claims that can still matter: the open one, and those that reach beyond the event that
+# saved it. Each is lost at the first claim of another stream that follows it, if that comes before its end.
+WANTED = """
+    WITH losses AS (
+        SELECT claim.stream_id, claim.wdk_strategy_id, claim.until_ms, claim.until_seq,
+               later.event_ms, later.event_seq, later.stream_id AS taker
+        FROM stream_projections AS t
+        JOIN strategy_claims AS claim ON claim.stream_id = t.stream_id COLLATE "C"
+        LEFT JOIN LATERAL (
+            SELECT event_ms, event_seq, stream_id FROM strategy_claims AS other
+            WHERE other.wdk_strategy_id = claim.wdk_strategy_id
+              AND other.stream_id <> claim.stream_id
+              AND (other.event_ms, other.event_seq, other.stream_id)
+                > (claim.event_ms, claim.event_seq, claim.stream_id)
+            ORDER BY other.event_ms, other.event_seq, other.stream_id
+            LIMIT 1
+        ) AS later ON true
+        WHERE t.stream_id = ANY($1::text[])
+          AND (claim.until_ms IS NULL
+               OR t.own_is_saved
+                  AND (claim.until_ms, claim.until_seq) > (t.own_is_saved_ms, t.own_is_saved_seq))
+    )
+    SELECT t.stream_id,
+           (SELECT wdk_strategy_id FROM losses
+            WHERE losses.stream_id = t.stream_id COLLATE "C" AND until_ms IS NULL AND taker IS NULL),
+           coalesce(t.own_is_saved, false) AND NOT EXISTS (
+               SELECT FROM losses
+               WHERE losses.stream_id = t.stream_id COLLATE "C" AND taker IS NOT NULL
+                 AND (event_ms, event_seq, taker)
+                   > (t.own_is_saved_ms, t.own_is_saved_seq, t.stream_id COLLATE "C")
+                 AND (until_ms IS NULL
+                      OR (event_ms, event_seq, taker) < (until_ms, until_seq, t.stream_id COLLATE "C")))
+    FROM stream_projections AS t
+    WHERE t.stream_id = ANY($1::text[])"""
+
+CLEAR_VISIBLE = """
+    UPDATE stream_projections SET wdk_strategy_id = NULL WHERE stream_id = ANY($1::text[])"""
+
+SET_VISIBLE = """
+    UPDATE stream_projections AS t
+    SET wdk_strategy_id = wanted.wdk_strategy_id, is_saved = wanted.is_saved
+    FROM unnest($1::text[], $2::bigint[], $3::boolean[]) AS wanted(stream_id, wdk_strategy_id, is_saved)
+    WHERE t.stream_id = wanted.stream_id"""
+
+ABANDONED = """
+    SELECT DISTINCT claim.stream_id FROM strategy_claims AS claim
+    WHERE NOT EXISTS (
+        SELECT FROM stream_projections AS t WHERE t.stream_id = claim.stream_id COLLATE "default")
+    LIMIT $1"""

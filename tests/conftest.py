@@ -1,0 +1,82 @@
+"""Fixtures: servers for the whole run, a database and a key prefix for each test that asks for one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import hypothesis
+import pytest
+import redis as redis_py
+from redis.asyncio import Redis
+
+from tests.servers import Databases, NoServersError, RunningServers, running_servers
+from worker.errors import ProjectionWorkerError
+
+# `pytest --hypothesis-profile=thorough` looks twenty times as hard.
+hypothesis.settings.register_profile("default", max_examples=100, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)
+hypothesis.settings.load_profile("default")
+
+SERVERS = pytest.StashKey[RunningServers]()
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Iterator[RunningServers]:
+    """A Redis and a PostgreSQL server; `tests.servers` says which. Without them the tests fail."""
+    with ExitStack() as stack:
+        try:
+            servers = stack.enter_context(running_servers())
+        except (NoServersError, ProjectionWorkerError) as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+        pytestconfig.stash[SERVERS] = servers
+        yield servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which servers the tests ran against."""
+    if servers := config.stash.get(SERVERS, None):
+        terminalreporter.write_line(f"servers: {servers}")
+
+
+@pytest.fixture(scope="session")
+def databases(servers: RunningServers) -> Iterator[Databases]:
+    """Where tests get further databases from, if one is not enough."""
+    databases = Databases(servers.database_url)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """A database with the current schema, for this test only."""
+    url = databases.create_migrated()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """A database without any table, for this test only."""
+    url = databases.create()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def keys_prefix(servers: RunningServers) -> Iterator[str]:
+    """What the names of all keys of this test begin with; these keys are deleted after it."""
+    prefix = f"t{secrets.token_hex(4)}:"
+    yield prefix
+    with redis_py.Redis.from_url(servers.redis_url) as client:
+        for key in client.scan_iter(match=f"{prefix}*", count=1000):
+            client.unlink(key)
+
+
+@pytest.fixture
+async def redis(servers: RunningServers) -> AsyncIterator[Redis]:
+    """A client of the Redis server that gives bytes."""
+    client = Redis.from_url(servers.redis_url)
+    yield client
+    await client.aclose()

@@ -1,0 +1,251 @@
+"""The servers that the tests run against, and the databases in them.
+
+The first of these that there is:
+
+1. servers of your own, given as TEST_REDIS_URL and TEST_DATABASE_URL (the user needs the right to make
+   databases; the tests leave behind neither databases nor keys);
+2. containers, where a Docker engine answers;
+3. the servers in the PyPI wheels.
+
+TEST_SERVERS=containers or TEST_SERVERS=wheels takes that one and no other. Where there is no server, the
+tests that need one fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import redis
+
+from tests.waiting import block_until
+from worker.embedded import embedded_servers
+from worker.migrate import migrate
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+Value = TypeVar("Value")
+
+REDIS_IMAGE = "redis:7"
+REDIS_PORT = 6379
+POSTGRESQL_IMAGE = "postgres:17"
+POSTGRESQL_PORT = 5432
+CONTAINER_SECONDS = 60
+MAX_CONNECTIONS = 200
+DOCKER_SOCKET = Path("/var/run/docker.sock")
+DOCKER_PING_SECONDS = 2
+
+
+class NoServersError(Exception):
+    """The tests cannot run: there are no servers; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServers:
+    """Two servers that have answered, where they come from and how long they took to start."""
+
+    redis_url: str
+    database_url: str
+    source: str
+    redis_version: str
+    postgresql_version: str
+    start_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"Redis {self.redis_version} and PostgreSQL {self.postgresql_version} from {self.source}, "
+            f"ready after {self.start_seconds:.1f} s"
+        )
+
+
+@contextmanager
+def running_servers(environment: Mapping[str, str] = os.environ) -> Iterator[RunningServers]:
+    """Start servers, or find those that the environment names; stop what was started."""
+    started = time.monotonic()
+    with _servers(environment) as (source, redis_url, database_url):
+        try:
+            redis_version, postgresql_version = _redis_version(redis_url), _postgresql_version(database_url)
+        except (redis.RedisError, asyncpg.PostgresError, OSError, ValueError) as error:
+            raise NoServersError(
+                f"The servers from {source} do not answer as they should: {error}"
+            ) from error
+        yield RunningServers(
+            redis_url=redis_url,
+            database_url=database_url,
+            source=source,
+            redis_version=redis_version,
+            postgresql_version=postgresql_version,
+            start_seconds=time.monotonic() - started,
+        )
+
+
+@contextmanager
+def _servers(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    redis_url, database_url = environment.get("TEST_REDIS_URL"), environment.get("TEST_DATABASE_URL")
+    match environment.get("TEST_SERVERS"):
+        case None | "" if redis_url and database_url:
+            yield "TEST_REDIS_URL and TEST_DATABASE_URL", redis_url, database_url
+        case None | "" if redis_url or database_url:
+            raise NoServersError("Set both TEST_REDIS_URL and TEST_DATABASE_URL, or neither of them.")
+        case "containers" if not _docker_answers(environment):
+            raise NoServersError("TEST_SERVERS asks for containers, but no Docker engine answers.")
+        case "containers":
+            with _containers() as urls:
+                yield "containers", *urls
+        case None | "" if _docker_answers(environment):
+            with _containers() as urls:
+                yield "containers", *urls
+        case None | "" | "wheels":
+            with embedded_servers(durable=False) as servers:
+                yield "wheels", servers.redis_url, servers.database_url
+        case other:
+            raise NoServersError(f"TEST_SERVERS is {other!r}: it may be 'containers' or 'wheels'.")
+
+
+@contextmanager
+def _containers() -> Iterator[tuple[str, str]]:
+    # Imported here, since this takes longer than to start the servers of the wheels.
+    from docker.errors import DockerException
+    from testcontainers.core.container import DockerContainer
+
+    with ExitStack() as running:
+        try:
+            redis_container = running.enter_context(
+                DockerContainer(REDIS_IMAGE).with_exposed_ports(REDIS_PORT),
+            )
+            postgresql = running.enter_context(
+                DockerContainer(POSTGRESQL_IMAGE)
+                .with_exposed_ports(POSTGRESQL_PORT)
+                .with_env("POSTGRES_PASSWORD", "test")
+                .with_command(f"postgres -c fsync=off -c max_connections={MAX_CONNECTIONS}")
+            )
+        except DockerException as error:
+            raise NoServersError(
+                f"The containers do not start (TEST_SERVERS=wheels needs none): {error}"
+            ) from error
+        redis_url = f"redis://{_address(redis_container, REDIS_PORT)}/0"
+        database_url = f"postgresql://postgres:test@{_address(postgresql, POSTGRESQL_PORT)}/postgres"
+        block_until(lambda: _answers(_redis_version, redis_url), "Redis in its container", CONTAINER_SECONDS)
+        block_until(
+            lambda: _answers(_postgresql_version, database_url),
+            "PostgreSQL in its container",
+            CONTAINER_SECONDS,
+        )
+        yield redis_url, database_url
+
+
+def _address(container: DockerContainer, port: int) -> str:
+    # In a container itself, testcontainers passes over an override that names a local host.
+    host = os.environ.get("TESTCONTAINERS_HOST_OVERRIDE") or container.get_container_host_ip()
+    return f"{host}:{container.get_exposed_port(port)}"
+
+
+def _answers(version: Callable[[str], str], url: str) -> bool:
+    try:
+        return bool(version(url))
+    except (redis.RedisError, asyncpg.PostgresError, OSError):
+        return False
+
+
+def _docker_answers(environment: Mapping[str, str]) -> bool:
+    if not environment.get("DOCKER_HOST") and not DOCKER_SOCKET.exists():
+        return False
+    with warnings.catch_warnings():
+        # The client leaves the socket of a refused connection to the garbage collector, which complains.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _docker_ping()
+        gc.collect()
+    return answers
+
+
+def _docker_ping() -> bool:
+    import docker
+
+    try:
+        client = docker.from_env(timeout=DOCKER_PING_SECONDS)
+    except docker.errors.DockerException:
+        return False
+    client.close()
+    return True  # since it has asked for the version
+
+
+def _redis_version(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        return str(client.info("server")["redis_version"])
+
+
+def _postgresql_version(url: str) -> str:
+    return str(_outside_any_loop(_fetch_value(url, "SHOW server_version")))
+
+
+class Databases:
+    """Makes a database for each test: a migrated one is a copy of a template that was migrated once."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._template: str | None = None
+        self._made: set[str] = set()
+
+    def create(self) -> str:
+        """Make an empty database and return its URL."""
+        return self._create("template0")
+
+    def create_migrated(self) -> str:
+        """Make a database with the current schema and return its URL."""
+        if self._template is None:
+            url = self.create()
+            with ThreadPoolExecutor(1) as thread:  # since it may run an event loop
+                thread.submit(migrate, url).result()
+            self._template = url
+        return self._create(_name(self._template))
+
+    def drop(self, url: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        self._execute(f'DROP DATABASE "{_name(url)}" WITH (FORCE)')
+        self._made.discard(url)
+
+    def close(self) -> None:
+        """Drop what is left: the template, and databases that nobody dropped."""
+        for url in sorted(self._made):
+            self.drop(url)
+
+    def _create(self, template: str) -> str:
+        name = f"projection_worker_test_{secrets.token_hex(6)}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        url = urlsplit(self._server_url)._replace(path=f"/{name}").geturl()
+        self._made.add(url)
+        return url
+
+    def _execute(self, statement: str) -> None:
+        _outside_any_loop(_fetch_value(self._server_url, statement))
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+async def _fetch_value(url: str, statement: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+def _outside_any_loop(coroutine: Coroutine[Any, Any, Value]) -> Value:
+    """Run a coroutine in a thread of its own, so that the event loops of tests and fixtures never meet it."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

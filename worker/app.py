@@ -1,0 +1,172 @@
+"""The one place where parts are wired together from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.cache import RowCache
+from worker.database import make_engine, parse_database_url
+from worker.feed import Feed
+from worker.loading import load_projections
+from worker.log import Log
+from worker.migrate import check_schema
+from worker.pending import Pending
+from worker.projection import Projection
+from worker.projector import Projector
+from worker.redis_client import make_client
+from worker.replicas import Replicas
+from worker.retry import Perseverance
+from worker.service import Pace, Service
+from worker.settings import Settings
+from worker.store import Store
+from worker.sweep import Sweep
+
+log = structlog.get_logger(__name__)
+
+_HINTS_A_READ = 1_000
+_MAX_HINTS_IN_HAND = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The two connections that everything else needs."""
+
+    redis: Redis
+    engine: AsyncEngine
+
+
+@asynccontextmanager
+async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A client of the Redis server alone."""
+    redis = make_client(settings.redis_url.get_secret_value())
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Servers]:
+    """Clients of both servers; nothing is sent before they are used."""
+    url = parse_database_url(settings.database_url.get_secret_value())
+    async with connect_redis(settings) as redis:
+        engine = make_engine(url, pool_size=3, application_name="projection-worker")
+        try:
+            yield Servers(redis, engine)
+        finally:
+            await engine.dispose()
+
+
+def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:
+    """The logs as this projection reads them."""
+    return Log(
+        redis,
+        settings.keys,
+        projection.types,
+        max_payload_bytes=settings.max_payload_bytes,
+        page_bytes=int(settings.page_megabytes * 1024 * 1024),
+    )
+
+
+def make_service(
+    settings: Settings, servers: Servers, projection: Projection, stop: asyncio.Event
+) -> Service:
+    """One projection's loop with all its parts."""
+    redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
+    pending = Pending(
+        batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
+    )
+    logs = make_log(settings, redis, projection)
+    store = Store(servers.engine, projection)
+    cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
+    sweep_period = timedelta(seconds=settings.sweep_seconds)
+    sweep = Sweep(
+        redis,
+        keys,
+        logs,
+        store,
+        cache,
+        pending,
+        projection=projection.name,
+        consumer=consumer,
+        period=sweep_period,
+        stop=stop,
+    )
+    return Service(
+        projection,
+        consumer,
+        Feed(redis, keys, group=projection.name, consumer=consumer),
+        pending,
+        Projector(projection, logs, store, cache),
+        sweep,
+        Replicas(redis, keys, projection.name),
+        Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
+        stop,
+    )
+
+
+async def run_worker(settings: Settings) -> int:
+    """Run until a signal; the exit code: 0 after a graceful stop, 1 when the rest had to be cancelled.
+
+    The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
+    """
+    projections = load_projections(settings.projections)
+    stop = asyncio.Event()
+    work = asyncio.create_task(_work(settings, projections, stop))
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            work.cancel()
+            return
+        stop.set()
+        loop.call_later(settings.shutdown_seconds, work.cancel)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_signal)
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.warning("stop_cancelled")
+        return 1
+    log.info("stopped")
+    return 0
+
+
+async def _work(settings: Settings, projections: list[Projection], stop: asyncio.Event) -> None:
+    async with connect(settings) as servers:
+        if not await _servers_ready(servers, stop):
+            return
+        log.info(
+            "started",
+            consumer=settings.consumer_name,
+            projections=[f"{projection.name} v{projection.version}" for projection in projections],
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for projection in projections:
+                tasks.create_task(make_service(settings, servers, projection, stop).run())
+
+
+async def _servers_ready(servers: Servers, stop: asyncio.Event) -> bool:
+    """Wait for both servers, however long; False when the worker is stopped before. Raises SchemaError."""
+    persevere = Perseverance(stop)
+
+    async def schema_checked() -> bool:
+        await check_schema(servers.engine)
+        return True
+
+    async def redis_answers() -> bool:
+        return bool(await servers.redis.ping())
+
+    return bool(await persevere("connecting to Redis", redis_answers)) and bool(
+        await persevere("connecting to PostgreSQL", schema_checked)
+    )

@@ -1,0 +1,199 @@
+"""The command line: each command parses, calls what does the work, and prints.
+
+Exit codes: 0 all is well, 1 something is wrong, 2 the command was used wrongly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import typer
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker import app as wiring
+from worker.batch_emit import emit_lines
+from worker.emit import emit as emit_event
+from worker.errors import InvalidEventError, ProjectionWorkerError
+from worker.loading import load_attribute, load_projections
+from worker.logconfig import configure_logging
+from worker.migrate import migrate as migrate_schema
+from worker.retry import describe
+from worker.settings import Settings, load_settings
+from worker.status_screen import show_status, watch_status
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="projection-worker",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"auto_envvar_prefix": "PROJECTION_WORKER", "help_option_names": ["-h", "--help"]},
+    help="Keeps PostgreSQL read models in step with event logs in Redis Streams.\n\n"
+    "The servers are named by REDIS_URL and DATABASE_URL; the README lists the other variables.",
+)
+
+StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run() -> None:
+    """Run a worker until it is stopped.
+
+    SIGTERM or SIGINT stops it gracefully: it finishes what is in hand and hands over. A second one cancels.
+
+    Example: `projection-worker run`
+    """
+    settings = load_settings("redis_url", "database_url")
+    configure_logging(settings.log_level, settings.log_format)
+    raise typer.Exit(asyncio.run(wiring.run_worker(settings)))
+
+
+@app.command()
+def migrate() -> None:
+    """Create the tables in the database, or bring them up to date.
+
+    Example: `projection-worker migrate`
+    """
+    settings = load_settings("database_url")
+    revision = migrate_schema(settings.database_url.get_secret_value())
+    typer.echo(f"The database schema is at revision {revision}.")
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, with throughput, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Show replicas, lag, pending hints, rows and throughput.
+
+    Exits with 1 if no replica is alive.
+
+    Example: `projection-worker status --watch`
+    """
+    settings = load_settings("redis_url", "database_url")
+    look = _run(
+        watch_status(settings, every, as_json=as_json) if watch else show_status(settings, as_json=as_json)
+    )
+    raise typer.Exit(0 if look else 1)
+
+
+@app.command()
+def emit(
+    stream_id: Annotated[str | None, typer.Argument(help="The conversation, for example chat-17.")] = None,
+    event_type: Annotated[str | None, typer.Argument(help="For example user_message.")] = None,
+    data: Annotated[str, typer.Argument(help="A JSON object.")] = "{}",
+    operation_id: Annotated[str, typer.Option(help="The operation that the event belongs to.")] = "",
+    from_file: Annotated[
+        Path | None,
+        typer.Option(allow_dash=True, help="Emit one event a line, written as JSON; - is standard input."),
+    ] = None,
+) -> None:
+    """Append an event to a log, or many from a file, and print the event ids.
+
+    A line of a file is an object with `stream_id`, `type`, and optionally `data` and `operation_id`.
+
+    Example: `projection-worker emit chat-17 user_message '{"content": "Hello"}'`
+    """
+    settings = load_settings("redis_url")
+    if from_file is not None:
+        if stream_id is not None:
+            raise typer.BadParameter("Give either a stream id, a type and data, or --from-file.")
+        _run(_emit_file(settings, from_file))
+    elif stream_id is None or event_type is None:
+        raise typer.BadParameter("Give a stream id and an event type, or --from-file.")
+    else:
+        _run(_emit_one(settings, stream_id, operation_id, event_type, data))
+
+
+@app.command()
+def messages(stream_id: StreamArgument) -> None:
+    """Print the messages of a conversation, read from its log, as JSON.
+
+    Example: `projection-worker messages chat-17`
+    """
+    _print_json(_run(_read(load_settings("redis_url"), "read_stream_messages", stream_id)))
+
+
+@app.command()
+def thinking(stream_id: StreamArgument) -> None:
+    """Print what the assistant is doing now, as JSON; null when it is doing nothing.
+
+    Example: `projection-worker thinking chat-17`
+    """
+    _print_json(_run(_read(load_settings("redis_url"), "read_stream_thinking", stream_id)))
+
+
+async def _emit_one(
+    settings: Settings, stream_id: str, operation_id: str, event_type: str, data: str
+) -> None:
+    try:
+        payload = json.loads(data)
+    except ValueError as error:
+        raise InvalidEventError(f"The data are not JSON ({error}); give an object such as '{{}}'.") from None
+    async with wiring.connect_redis(settings) as redis:
+        types = _projected_types(settings)
+        typer.echo(
+            await emit_event(
+                redis, stream_id, operation_id, event_type, payload, projected_types=types, keys=settings.keys
+            )
+        )
+
+
+async def _emit_file(settings: Settings, path: Path) -> None:
+    types = _projected_types(settings)
+    async with wiring.connect_redis(settings) as redis:
+        with click.open_file(str(path), encoding="utf-8") as lines:
+            async for event_id in emit_lines(redis, lines, projected_types=types, keys=settings.keys):
+                typer.echo(event_id)
+
+
+async def _read(settings: Settings, reader: str, stream_id: str) -> Any:
+    read = load_attribute(settings.projections, reader)
+    async with wiring.connect_redis(settings) as redis:
+        return await read(redis, stream_id, keys=settings.keys)
+
+
+def _projected_types(settings: Settings) -> frozenset[str]:
+    return frozenset().union(*(projection.types for projection in load_projections(settings.projections)))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
+
+
+def _speaks_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; Ctrl-C ends it quietly."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Run the command line; errors are one sentence on standard error, never a traceback."""
+    try:
+        app()
+    except ProjectionWorkerError as error:
+        _fail(str(error), 2)
+    except (RedisError, SQLAlchemyError, OSError) as error:
+        _fail(f"A server could not be reached or refused. {describe(error)}", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.exit(code)

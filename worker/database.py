@@ -1,0 +1,59 @@
+"""The connection to PostgreSQL: URLs as people write them, and the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from worker.errors import SettingsError
+
+_DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
+_CONNECT_TIMEOUT_SECONDS = 10
+
+
+def parse_database_url(text: str) -> URL:
+    """The SQLAlchemy URL for ``postgresql://``, ``postgres://`` or ``postgresql+asyncpg://``.
+
+    A unix socket is written as for libpq, ``postgresql://user@/name?host=/folder``, and ``sslmode`` is
+    understood. Raises SettingsError with a sentence that does not repeat the URL, which may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            "DATABASE_URL is not a URL; write it as postgresql://user:password@host:5432/name."
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise SettingsError(
+            f"DATABASE_URL begins with {url.drivername}://; only postgresql://, postgres:// and "
+            "postgresql+asyncpg:// are understood."
+        )
+    query = dict(url.query)
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    if unknown := query.keys() - {"ssl", "host", "port", "application_name"}:
+        raise SettingsError(
+            f"DATABASE_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
+            "Only host, port, sslmode and application_name are."
+        )
+    return url.set(drivername="postgresql+asyncpg", query=query)
+
+
+def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngine:
+    """An engine whose transactions are explicitly READ COMMITTED, which the store's locking relies on."""
+    name = url.query.get("application_name", application_name)
+    connect_args: dict[str, Any] = {
+        "timeout": _CONNECT_TIMEOUT_SECONDS,
+        "server_settings": {"application_name": name},
+    }
+    return create_async_engine(
+        url.difference_update_query(["application_name"]),
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=False,
+        connect_args=connect_args,
+    )

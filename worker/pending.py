@@ -1,0 +1,192 @@
+"""Pending streams: which have news, each once, and when they are to be projected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from worker.feed import Hint
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stream to project, with the hints that were in hand when it was taken.
+
+    Only these hints may be acknowledged by the pass that follows: a later one may speak of an event that the
+    pass did not see.
+    """
+
+    stream_id: str
+    hints: Sequence[Hint]
+
+
+@dataclass(slots=True)
+class _Stream:
+    hints: list[Hint] = field(default_factory=list)
+    queued: bool = False
+    in_flight: bool = False
+
+
+class Pending:
+    """The queue between readers and projector, all in one event loop.
+
+    A stream stands in it once, however many hints name it. While a stream is in flight it is not taken
+    again; news that arrive meanwhile queue it anew when it is done. Streams found by the sweep come after
+    those with hints, but a share of every batch is theirs.
+
+    Streams linger so that several events cost one write: until the first has waited for ``linger``, a batch
+    is full, a hint says `flush`, or the reader reports a backlog.
+    """
+
+    def __init__(self, *, batch_streams: int, linger: timedelta, max_hints: int) -> None:
+        self._batch_streams = batch_streams
+        self._swept_share = max(1, batch_streams // 8)
+        self._max_swept = 4 * batch_streams
+        self._linger_seconds = linger.total_seconds()
+        self._max_hints = max_hints
+        self._streams: dict[str, _Stream] = {}
+        self._hinted: deque[str] = deque()
+        self._swept: deque[str] = deque()
+        self._hints_in_hand = 0
+        self._first_added_at = 0.0
+        self._flush = False
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._swept_room = asyncio.Event()
+        self._swept_room.set()
+
+    def __len__(self) -> int:
+        """Streams that wait or are in flight."""
+        return len(self._streams)
+
+    @property
+    def hints_in_hand(self) -> int:
+        return self._hints_in_hand
+
+    def add_hints(self, hints: Iterable[Hint], *, flush: bool) -> None:
+        """Queue the streams that the hints name. With ``flush`` nothing lingers until the next batch."""
+        for hint in hints:
+            stream = self._streams.setdefault(hint.stream_id, _Stream())
+            stream.hints.append(hint)
+            self._hints_in_hand += 1
+            self._enqueue(hint.stream_id, stream, self._hinted)
+        if flush:
+            self._flush = True
+            self._changed.set()
+        if self._hints_in_hand >= self._max_hints:
+            self._room.clear()
+
+    def add_swept(self, stream_id: str) -> None:
+        """Queue a stream that the sweep found behind its log."""
+        self._enqueue(stream_id, self._streams.setdefault(stream_id, _Stream()), self._swept)
+        if len(self._swept) >= self._max_swept:
+            self._swept_room.clear()
+
+    def _enqueue(self, stream_id: str, stream: _Stream, queue: deque[str]) -> None:
+        if stream.queued:
+            return
+        stream.queued = True
+        if not stream.in_flight:  # else `finish` puts it into the queue
+            self._put(stream_id, queue)
+
+    def _put(self, stream_id: str, queue: deque[str]) -> None:
+        if not self._hinted and not self._swept:
+            self._first_added_at = asyncio.get_running_loop().time()
+        queue.append(stream_id)
+        self._changed.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for more hints."""
+        await self._room.wait()
+
+    async def swept_room(self) -> None:
+        """Wait until there is room for more streams of the sweep, which must not fill memory in one go."""
+        await self._swept_room.wait()
+
+    def close(self) -> None:
+        """From now on `take` lingers no more, and gives an empty batch once the queue is empty.
+
+        Streams that the sweep queued are dropped: whoever sweeps next finds them again.
+        """
+        self._closed = True
+        for stream_id in self._swept:
+            if not self._streams[stream_id].hints:
+                del self._streams[stream_id]
+            else:
+                self._hinted.append(stream_id)
+        self._swept.clear()
+        self._room.set()
+        self._swept_room.set()
+        self._changed.set()
+
+    async def take(self) -> list[Work]:
+        """The next batch, when there is one; an empty list after `close` when nothing is left.
+
+        Every work must be given back by `finish`.
+        """
+        while not self._ready():
+            if self._closed and not self._streams:
+                return []
+            self._changed.clear()
+            await self._wait()
+        self._flush = False
+        count = len(self._hinted)
+        swept = min(len(self._swept), max(self._swept_share, self._batch_streams - count))
+        batch = [self._hinted.popleft() for _ in range(min(count, self._batch_streams - swept))]
+        batch += [self._swept.popleft() for _ in range(swept)]
+        if len(self._swept) < self._max_swept:
+            self._swept_room.set()
+        self._first_added_at = asyncio.get_running_loop().time()
+        return [self._hand_out(stream_id) for stream_id in batch]
+
+    def _ready(self) -> bool:
+        if not self._hinted and not self._swept:
+            return False
+        if self._flush or self._closed or self._swept or len(self._hinted) >= self._batch_streams:
+            return True
+        return asyncio.get_running_loop().time() - self._first_added_at >= self._linger_seconds
+
+    async def _wait(self) -> None:
+        """Until something changes or the first stream has lingered long enough."""
+        timeout = None
+        if self._hinted:
+            waited = asyncio.get_running_loop().time() - self._first_added_at
+            timeout = max(0.0, self._linger_seconds - waited)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _hand_out(self, stream_id: str) -> Work:
+        stream = self._streams[stream_id]
+        stream.queued = False
+        stream.in_flight = True
+        hints, stream.hints = stream.hints, []
+        return Work(stream_id, hints)
+
+    def finish(self, work: Work, *, again: bool = False) -> None:
+        """Give a work back. With ``again`` it is queued anew, at the end, and keeps its hints.
+
+        After `close` nothing is queued anew: hints that were not acknowledged stay pending in the group,
+        where another replica finds them.
+        """
+        stream = self._streams[work.stream_id]
+        stream.in_flight = False
+        if again and not self._closed:
+            stream.hints = [*work.hints, *stream.hints]
+            stream.queued = True
+        else:
+            self._hints_in_hand -= len(work.hints)
+            if self._hints_in_hand < self._max_hints:
+                self._room.set()
+        if stream.queued:
+            self._put(work.stream_id, self._hinted if stream.hints else self._swept)
+        else:
+            del self._streams[work.stream_id]
+            self._changed.set()

@@ -1,0 +1,65 @@
+"""What replicas tell of themselves, for `status` and for each other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+import orjson
+from redis.asyncio import Redis
+
+from worker.keys import Keys
+
+SILENT_AFTER_SECONDS = 15.0
+"""A replica that has not reported for this long counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """One replica's totals since it started. Times are Unix seconds by the replica's clock."""
+
+    consumer: str
+    version: int
+    started_at: float
+    reported_at: float
+    pending_streams: int
+    hints_in_hand: int
+    batches: int
+    events_applied: int
+    events_rejected: int
+    rows_written: int
+    comparisons_lost: int
+    handler_failures: int
+    remarks: int
+    blocked_streams: int
+
+    @property
+    def alive(self) -> bool:
+        return time.time() - self.reported_at < SILENT_AFTER_SECONDS
+
+
+class Replicas:
+    """The reports of all replicas of a projection, in one Redis hash."""
+
+    def __init__(self, redis: Redis, keys: Keys, projection: str) -> None:
+        self._redis = redis
+        self._name = keys.replicas(projection)
+
+    async def report(self, report: ReplicaReport) -> None:
+        """Publish a report in place of the replica's previous one."""
+        await self._redis.hset(self._name, report.consumer, orjson.dumps(asdict(report)).decode())
+
+    async def remove(self, consumers: list[str]) -> None:
+        """Forget replicas that have stopped."""
+        if consumers:
+            await self._redis.hdel(self._name, *consumers)
+
+    async def all(self) -> list[ReplicaReport]:
+        """Every report that is there, by consumer name, of live replicas and of those that died."""
+        stored = await self._redis.hgetall(self._name)
+        reports = [ReplicaReport(**orjson.loads(value)) for value in stored.values()]
+        return sorted(reports, key=lambda report: report.consumer)
+
+    async def remove_silent(self) -> None:
+        """Forget replicas that died without a word."""
+        await self.remove([report.consumer for report in await self.all() if not report.alive])

@@ -1,0 +1,82 @@
+"""Rows as handlers see them: one attribute for each folded column, and lists for facts and remarks.
+
+A row's state between folds is a plain tuple, JSON columns as text, so that it can be cached, compared and
+written without being decoded: most events touch no JSON column, and plans are large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from worker.events import EventId
+from worker.payload import decode_stored, encode
+
+RowState = tuple[Any, ...]
+"""Values in the order of the projection's columns; JSON columns as RawJson or None."""
+
+
+class RawJson(NamedTuple):
+    """A JSON value as text, not decoded yet."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about an event that operators should know of although it was applied: counted and logged."""
+
+    event_id: EventId
+    what: str
+    reason: str
+
+
+class Row:
+    """Base of the row classes that `row_class` makes."""
+
+    __slots__ = ("facts", "remarks")
+
+    stored_in: ClassVar[Mapping[str, str]] = {}
+    """Column to slot, in column order; a JSON column has a slot of another name behind its property."""
+
+    def __init__(self, state: RowState) -> None:
+        self.facts: list[Any] = []
+        self.remarks: list[Remark] = []
+        for slot, value in zip(self.stored_in.values(), state, strict=True):
+            setattr(self, slot, value)
+
+    def state(self) -> RowState:
+        """The state to keep: what a handler assigned to or changed in a JSON column is encoded again."""
+        return tuple(
+            getattr(self, slot) if slot == column else _as_text(getattr(self, slot))
+            for column, slot in self.stored_in.items()
+        )
+
+
+def _as_text(value: Any) -> RawJson | None:
+    return value if value is None or isinstance(value, RawJson) else RawJson(encode(value))
+
+
+def _json_property(slot: str) -> property:
+    """A column that is decoded when a handler first reads it; the row then owns the decoded value."""
+
+    def read(row: Row) -> Any:
+        value = getattr(row, slot)
+        if isinstance(value, RawJson):
+            value = decode_stored(value.text)
+            setattr(row, slot, value)
+        return value
+
+    def write(row: Row, value: Any) -> None:
+        setattr(row, slot, value)
+
+    return property(read, write)
+
+
+def row_class(columns: Sequence[str], json_columns: Collection[str]) -> type[Row]:
+    """A class with exactly these columns: a handler that misspells one gets an AttributeError."""
+    stored_in = {column: f"_{column}" if column in json_columns else column for column in columns}
+    namespace: dict[str, Any] = {"__slots__": tuple(stored_in.values()), "stored_in": stored_in}
+    namespace.update({column: _json_property(stored_in[column]) for column in json_columns})
+    return type("Row", (Row,), namespace)

@@ -1,0 +1,134 @@
+"""Settings: read from the environment once, checked, and passed on as one frozen object."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.database import parse_database_url
+from worker.errors import SettingsError
+from worker.keys import Keys
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def _own_name() -> str:
+    """A name for this process that no other has: host, process and a few random letters."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Settings(BaseSettings):
+    """All settings. The two URLs have the usual names, everything else begins with ``WORKER_``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WORKER_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    redis_url: SecretStr = Field(SecretStr(""), validation_alias="REDIS_URL")
+    """Where the logs are: redis://, rediss:// or unix://."""
+    database_url: SecretStr = Field(SecretStr(""), validation_alias="DATABASE_URL")
+    """Where the read models are: postgresql:// or postgres://."""
+    projections: str = "projections"
+    """Dotted name of the module that declares the projections."""
+    consumer_name: str = Field(default_factory=_own_name, min_length=1)
+    """This replica's name in the consumer group; by default a new one for every process."""
+    key_prefix: str = ""
+    """Put before every key in Redis, for several deployments on one server."""
+    feed_partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    """How many feed partitions the deployment has agreed on."""
+    feed_max_length: Annotated[int, Field(ge=1000)] = 1_000_000
+    """At about how many hints a feed partition is capped."""
+    batch_streams: Annotated[int, Field(ge=1, le=5000)] = 200
+    """Up to how many streams are projected in one transaction."""
+    linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 5
+    """How long, in milliseconds, an event that is no checkpoint may wait for others."""
+    sweep_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    """Pause between sweeps, and so how late an event without a hint may be projected."""
+    claim_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
+    """After how long hints that another replica took and did not acknowledge are taken over."""
+    shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    """How long a stop may take before what is left is cancelled."""
+    cache_megabytes: Annotated[float, Field(ge=0)] = 64
+    """How much memory hot rows may take."""
+    page_megabytes: Annotated[float, Field(gt=0)] = 16
+    """About how much is read of the logs of one batch at a time."""
+    max_payload_megabytes: Annotated[float, Field(gt=0)] = 16
+    """Events with more data than this are rejected."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important log lines that are shown."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """How log lines look: auto is console on a terminal and JSON elsewhere."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(_REDIS_SCHEMES):
+            raise ValueError("write it as redis://host:6379/0, rediss://... or unix:///path/to/socket")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_database_url(value.get_secret_value())
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def keys(self) -> Keys:
+        """The names of all keys in Redis."""
+        return Keys(self.key_prefix, self.feed_partitions, self.feed_max_length)
+
+    @property
+    def linger(self) -> timedelta:
+        return timedelta(milliseconds=self.linger_ms)
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return int(self.max_payload_megabytes * 1024 * 1024)
+
+
+def variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return setting.upper() if setting in ("redis_url", "database_url") else f"WORKER_{setting.upper()}"
+
+
+_EXAMPLES = {
+    "redis_url": "redis://localhost:6379/0",
+    "database_url": "postgresql://user:password@localhost:5432/name",
+}
+
+
+def load_settings(*needed: Literal["redis_url", "database_url"]) -> Settings:
+    """Read the environment. ``needed`` are the servers that the command is going to use.
+
+    Raises SettingsError, whose message is a sentence for every variable that is missing or wrong.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(map(_sentence, error.errors(include_url=False)))) from None
+    missing = [
+        f"{variable(name)} is not set; set it, for example to {_EXAMPLES[name]}."
+        for name in needed
+        if not getattr(settings, name).get_secret_value()
+    ]
+    if missing:
+        raise SettingsError("\n".join(missing))
+    return settings
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """One problem in words, without the value: it may be a password."""
+    place = str(problem["loc"][0])
+    name = place if place in ("REDIS_URL", "DATABASE_URL") else variable(place)
+    reason = problem["msg"].removeprefix("Value error, ")
+    return reason if reason.startswith(name) else f"{name} is wrong: {reason[:1].lower()}{reason[1:]}."

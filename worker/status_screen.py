@@ -1,0 +1,124 @@
+"""How `status` looks: tables on a terminal, plain lines in a pipe, or JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from worker.app import Servers, connect
+from worker.loading import load_projections
+from worker.projection import Projection
+from worker.settings import Settings
+from worker.status import ProjectionStatus, take_status
+from worker.store import Store
+
+
+async def show_status(settings: Settings, *, as_json: bool) -> bool:
+    """Print one look; whether every projection has a live replica."""
+    async with connect(settings) as servers:
+        statuses = await _take(settings, servers)
+    if as_json:
+        typer.echo(json.dumps([as_dict(status) for status in statuses], indent=2))
+    else:
+        _console().print(_view(statuses, None))
+    return all(status.replicas for status in statuses)
+
+
+async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bool:
+    """Print a look every so many seconds until cancelled; JSON is one line a look."""
+    async with connect(settings) as servers:
+        before: Sequence[ProjectionStatus] | None = None
+        with Live(console=_console(), auto_refresh=False, transient=False) as live:
+            while True:
+                statuses = await _take(settings, servers)
+                if as_json:
+                    live.console.file.write(json.dumps([as_dict(s, before) for s in statuses]) + "\n")
+                    live.console.file.flush()
+                elif live.console.is_terminal:
+                    live.update(_view(statuses, before), refresh=True)
+                else:
+                    live.console.print(_view(statuses, before))
+                before = statuses
+                await asyncio.sleep(every)
+
+
+async def _take(settings: Settings, servers: Servers) -> list[ProjectionStatus]:
+    projections: list[Projection] = load_projections(settings.projections)
+    return [await take_status(servers.redis, Store(servers.engine, p), settings.keys, p) for p in projections]
+
+
+def as_dict(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None = None) -> dict[str, Any]:
+    """A status as JSON, with what is computed from it."""
+    return {
+        **asdict(status),
+        "lag_seconds": status.lag_seconds,
+        "events_applied": status.events_applied,
+        "events_per_second": _rate(status, before),
+    }
+
+
+def _rate(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None) -> float | None:
+    """Events applied a second since the look before, by the replicas that both looks know."""
+    earlier = next((other for other in before or () if other.name == status.name), None)
+    if earlier is None or status.taken_at <= earlier.taken_at:
+        return None
+    then = {replica.consumer: replica.events_applied for replica in earlier.replicas}
+    applied = sum(r.events_applied - then.get(r.consumer, 0) for r in status.replicas)
+    return round(max(0, applied) / (status.taken_at - earlier.taken_at), 1)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=False)
+
+
+def _view(statuses: Sequence[ProjectionStatus], before: Sequence[ProjectionStatus] | None) -> Group:
+    return Group(*(table for status in statuses for table in (_summary(status, before), _replicas(status))))
+
+
+def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None) -> Table:
+    table = Table(title=f"{status.name}, version {status.version}", title_justify="left", show_header=False)
+    rate = _rate(status, before)
+    sweep = status.sweep
+    lag = "unknown: no sweep lately" if status.lag_seconds is None else f"{status.lag_seconds:.1f} s"
+    rows = [
+        ("rows", f"{status.rows:,}"),
+        ("rows of other versions", f"{status.rows_of_other_versions:,}"),
+        ("hints waiting", "no group yet" if status.feed.waiting is None else f"{status.feed.waiting:,}"),
+        ("hints pending", f"{status.feed.pending:,}"),
+        ("lag at the last sweep", lag),
+        (
+            "streams behind at the last sweep",
+            f"{sweep.behind:,} of {sweep.streams:,}" if sweep else "unknown",
+        ),
+        ("rows without a log", f"{sweep.vanished:,}" if sweep else "unknown"),
+        ("events applied", f"{status.events_applied:,}" + (f" ({rate:,.1f}/s)" if rate is not None else "")),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _replicas(status: ProjectionStatus) -> Table:
+    table = Table(title=f"{len(status.replicas)} replicas", title_justify="left")
+    for heading in ("replica", "up", "events", "rows written", "lost writes", "blocked", "in hand"):
+        table.add_column(heading, justify="left" if heading == "replica" else "right")
+    for replica in status.replicas:
+        table.add_row(
+            replica.consumer,
+            f"{time.time() - replica.started_at:,.0f} s",
+            f"{replica.events_applied:,}",
+            f"{replica.rows_written:,}",
+            f"{replica.comparisons_lost:,}",
+            f"{replica.blocked_streams:,}",
+            f"{replica.pending_streams:,}",
+        )
+    return table

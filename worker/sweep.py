@@ -1,0 +1,206 @@
+"""The sweep: compares logs with rows, so that no event depends on its hint.
+
+Hints get lost: producers that write none, failovers, a deleted group, a capped feed. One replica sweeps at a
+time, under a lease that only saves work; two that sweep at once do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+
+from worker.cache import RowCache
+from worker.events import EventId
+from worker.keys import Keys
+from worker.log import Log, PageRequest
+from worker.pending import Pending
+from worker.projector import Outcome, StreamResult
+from worker.store import Store
+
+log = structlog.get_logger(__name__)
+
+_STEP_KEYS = 500
+_ROWS_A_SWEEP = 5_000
+_LOOK_AGAIN_AFTER = timedelta(minutes=10)
+_MAX_REMEMBERED = 500_000
+_REPORT_LIVES = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What one sweep found: logs seen, logs with news, rows without a log, and keys that spell no stream id.
+
+    ``oldest_behind_ms`` is the time, in Unix milliseconds, of the oldest event found that awaited projection.
+    """
+
+    streams: int = 0
+    behind: int = 0
+    vanished: int = 0
+    unusable_keys: int = 0
+    oldest_behind_ms: int | None = None
+    seconds: float = 0.0
+    finished_at: float = 0.0
+
+
+class Sweep:
+    """Finds streams whose log is ahead of their row and queues them, behind those with hints.
+
+    It remembers for each stream up to which entry nothing is left to do, and passes over it while its log
+    still ends there: most logs end in entries that are not projected, so their last id alone says little.
+    The memory is dropped now and then, so that a row that was deleted or changed by hand is noticed, too.
+    """
+
+    def __init__(
+        self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
+        *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
+    ) -> None:  # fmt: skip
+        self._redis = redis
+        self._keys = keys
+        self._logs = logs
+        self._store = store
+        self._cache = cache
+        self._pending = pending
+        self._projection = projection
+        self._consumer = consumer
+        self._stop = stop
+        self._lease_ms = int((period + timedelta(seconds=5)).total_seconds() * 1000)
+        self._settled: dict[str, str | None] = {}
+        self._queued: dict[str, str | None] = {}
+        self._know_rows = False
+        self._forget_at = 0.0
+        self._rows_seen_to = ""
+
+    def note(self, stream_id: str, result: StreamResult) -> None:
+        """Learn where a pass has left a stream, whoever had queued it."""
+        queued_at = self._queued.pop(stream_id, None)
+        match result.outcome:
+            case Outcome.CAUGHT_UP:
+                self._settle(stream_id, result.read_to)
+            case Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
+                self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
+            case Outcome.MORE | Outcome.LOST | Outcome.BLOCKED:
+                pass
+
+    def _settle(self, stream_id: str, last_id: str | None) -> None:
+        if len(self._settled) >= _MAX_REMEMBERED:
+            self._settled.clear()
+        self._settled[stream_id] = last_id
+
+    async def run_once(self) -> SweepReport | None:
+        """Sweep all logs and a share of the rows; None when another replica has the lease, or at a stop."""
+        if not await self._hold_lease():
+            return None
+        started = time.monotonic()
+        if started >= self._forget_at:
+            self._settled.clear()
+            self._know_rows = False
+            self._forget_at = started + _LOOK_AGAIN_AFTER.total_seconds()
+        report = SweepReport()
+        cursor = 0
+        while True:
+            cursor, streams, unusable = await self._logs.scan(cursor, _STEP_KEYS)
+            report.unusable_keys += unusable
+            report.streams += len(streams)
+            await self._look_at_logs(list(dict.fromkeys(streams)), report)
+            if cursor == 0:
+                break
+            if self._stop.is_set() or not await self._hold_lease():
+                return None
+        self._know_rows = True
+        report.vanished = await self._look_at_rows()
+        await self._withdraw_abandoned()
+        report.seconds = time.monotonic() - started
+        report.finished_at = time.time()
+        name = self._keys.sweep_report(self._projection)
+        await self._redis.set(name, orjson.dumps(report), px=_REPORT_LIVES)
+        return report
+
+    async def _hold_lease(self) -> bool:
+        """Take or keep the lease. Losing it halfway only means that two replicas look at the same logs."""
+        name = self._keys.sweep_lease(self._projection)
+        if await self._redis.set(name, self._consumer, nx=True, px=self._lease_ms):
+            return True
+        if await self._redis.get(name) != self._consumer.encode():
+            return False
+        return bool(await self._redis.pexpire(name, self._lease_ms))
+
+    async def release_lease(self) -> None:
+        """Let another replica sweep at once."""
+        name = self._keys.sweep_lease(self._projection)
+        if await self._redis.get(name) == self._consumer.encode():
+            await self._redis.delete(name)
+
+    async def _look_at_logs(self, stream_ids: Sequence[str], report: SweepReport) -> None:
+        """Queue those of these streams that have news."""
+        if not stream_ids:
+            return
+        last_ids = await self._logs.last_ids(stream_ids)
+        moved = {
+            stream_id: last_id
+            for stream_id, last_id in zip(stream_ids, last_ids, strict=True)
+            if last_id is not None and (stream_id not in self._settled or self._settled[stream_id] != last_id)
+        }
+        if not moved:
+            return
+        starts = await self._starts(moved)
+        for finding in await self._logs.find_projected(
+            [PageRequest(s, start) for s, start in starts.items()]
+        ):
+            if not finding.news:
+                self._settle(finding.stream_id, finding.read_to)
+                continue
+            report.behind += 1
+            if finding.oldest is not None:
+                oldest = EventId.parse(finding.oldest).ms
+                report.oldest_behind_ms = min(report.oldest_behind_ms or oldest, oldest)
+            await self._queue(finding.stream_id, moved[finding.stream_id])
+
+    async def _starts(self, moved: dict[str, str]) -> dict[str, str | None]:
+        """From where each log must be looked through: what was settled before, else its row's position.
+
+        Rows are asked for in the first sweep only. A stream that turns up later is new, and whether its log
+        holds anything to project is told by the log alone, without a query.
+        """
+        starts = {stream_id: self._settled.get(stream_id) for stream_id in moved}
+        if not self._know_rows:
+            unknown = [stream_id for stream_id, start in starts.items() if start is None]
+            starts.update(await self._store.positions(unknown))
+        return starts
+
+    async def _look_at_rows(self) -> int:
+        """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""
+        vanished = 0
+        for _ in range(_ROWS_A_SWEEP // _STEP_KEYS):
+            stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_KEYS)
+            last_ids = await self._logs.last_ids(stream_ids) if stream_ids else []
+            for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
+                if last_id is None:
+                    vanished += 1
+                    if stream_id not in self._settled or self._settled[stream_id] is not None:
+                        await self._queue(stream_id, None)
+            self._rows_seen_to = stream_ids[-1] if len(stream_ids) == _STEP_KEYS else ""
+            if not self._rows_seen_to:
+                break
+        return vanished
+
+    async def _queue(self, stream_id: str, last_id: str | None) -> None:
+        await self._pending.swept_room()
+        self._queued[stream_id] = last_id
+        self._cache.pop(stream_id)  # What is remembered of the row may be why it is behind.
+        self._pending.add_swept(stream_id)
+
+    async def _withdraw_abandoned(self) -> None:
+        """Withdraw the facts of deleted conversations: those with neither row nor log."""
+        abandoned = await self._store.abandoned(_STEP_KEYS)
+        last_ids = await self._logs.last_ids(abandoned) if abandoned else []
+        gone = [s for s, last_id in zip(abandoned, last_ids, strict=True) if last_id is None]
+        if gone:
+            await self._store.withdraw(gone)
+            log.info("deleted_streams_withdrawn", streams=len(gone))

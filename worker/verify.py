@@ -1,0 +1,219 @@
+"""What the rows of a projection must be, folded from the logs in memory, and how the table differs from that.
+
+Nothing here writes. The fold is the projection's own, but the cross-stream rule is computed by its plain,
+in-memory `settle`, not by the transactions that wrote the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import JSON, Text, cast, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.log import Log, Page, PageRequest
+from worker.projection import Projection
+from worker.row import RawJson, RowState
+
+Columns = Mapping[str, Any]
+"""Values by column, JSON columns as RawJson."""
+
+_SCAN_KEYS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedLog:
+    """A log as far as it was folded. ``last_event_id`` is None while it holds no event that moves the row.
+
+    ``blocked`` says that a handler raised: the fold stands before that event and goes no further.
+    """
+
+    state: RowState
+    facts: tuple[Any, ...] = ()
+    first_event_id: str | None = None
+    last_event_id: str | None = None
+    updated_at: datetime | None = None
+    read_to: str | None = None
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One wrong value: what the log says and what the table says."""
+
+    stream_id: str
+    column: str
+    expected: Any
+    stored: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a table differs from its logs. ``rows`` counts those that were expected or found.
+
+    ``missing`` are streams that must have a row and have none, ``extra`` those that have one although no
+    log accounts for it.
+    """
+
+    rows: int
+    differences: tuple[Difference, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def wrong_rows(self) -> int:
+        differing = {difference.stream_id for difference in self.differences}
+        return len(differing) + len(self.missing) + len(self.extra)
+
+
+async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) -> Comparison:
+    """Fold all logs and compare the whole table with them. Means something only while no worker writes."""
+    folded = {stream_id: await fold_log(logs, projection, stream_id) for stream_id in await _streams(logs)}
+    expected = expected_rows(projection, folded)
+    columns = next(iter(expected.values()), {}).keys()
+    return compare(expected, await stored_rows(engine, projection, columns))
+
+
+async def fold_log(logs: Log, projection: Projection, stream_id: str) -> FoldedLog:
+    """Fold a log from its start to its end."""
+    folded = FoldedLog(projection.new_state)
+    ended = False
+    while not ended:
+        [page] = await logs.read([PageRequest(stream_id, folded.read_to)])
+        folded = fold_page(projection, folded, page)
+        ended = page.ended or folded.blocked
+    return folded
+
+
+def fold_page(projection: Projection, before: FoldedLog, page: Page) -> FoldedLog:
+    """Fold one more page, which begins with the entry that the page before ended with."""
+    events = page.events
+    if events and str(events[0].id) == before.read_to:
+        events = events[1:]
+    folded = projection.fold(before.state, events)
+    return replace(
+        before,
+        state=folded.state,
+        facts=before.facts + folded.facts,
+        first_event_id=before.first_event_id or page.first_id,
+        last_event_id=str(folded.last) if folded.last else before.last_event_id,
+        updated_at=folded.updated_at or before.updated_at,
+        read_to=page.last_id or before.read_to,
+        blocked=folded.failure is not None,
+    )
+
+
+def expected_rows(projection: Projection, folded: Mapping[str, FoldedLog]) -> dict[str, Columns]:
+    """The rows that these logs, which must be all there are, amount to.
+
+    Of the columns that a cross-stream rule computes, those are told that its `settle` tells.
+    """
+    moved = {stream_id: log for stream_id, log in folded.items() if log.last_event_id is not None}
+    settled = projection.rule.settle({s: log.facts for s, log in moved.items()}) if projection.rule else {}
+    return {
+        stream_id: {
+            **dict(zip(projection.columns, log.state, strict=True)),
+            "first_event_id": log.first_event_id,
+            "last_event_id": log.last_event_id,
+            "updated_at": log.updated_at,
+            "version": projection.version,
+            **settled.get(stream_id, {}),
+        }
+        for stream_id, log in moved.items()
+    }
+
+
+async def stored_rows(
+    engine: AsyncEngine, projection: Projection, columns: Collection[str]
+) -> dict[str, Columns]:
+    """These columns of every row that was projected. Rows that somebody made beforehand are left out."""
+    table = projection.table
+    wanted = [
+        cast(table.c[name], Text) if isinstance(table.c[name].type, JSON) else table.c[name]
+        for name in columns
+    ]
+    query = select(table.c.stream_id, *wanted).where(table.c.last_event_id.is_not(None))
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return {
+        row[0]: {
+            name: RawJson(value) if isinstance(table.c[name].type, JSON) and value is not None else value
+            for name, value in zip(columns, row[1:], strict=True)
+        }
+        for row in rows
+    }
+
+
+def compare(expected: Mapping[str, Columns], stored: Mapping[str, Columns]) -> Comparison:
+    """Compare rows by stream."""
+    differing = (
+        difference
+        for stream_id, columns in sorted(expected.items())
+        if stream_id in stored
+        for difference in differences(stream_id, columns, stored[stream_id])
+    )
+    return Comparison(
+        rows=len(expected.keys() | stored.keys()),
+        differences=tuple(differing),
+        missing=tuple(sorted(expected.keys() - stored.keys())),
+        extra=tuple(sorted(stored.keys() - expected.keys())),
+    )
+
+
+def differences(stream_id: str, expected: Columns, stored: Columns) -> Iterator[Difference]:
+    """The columns in which two rows differ; of ``stored`` those that ``expected`` has are looked at."""
+    for column, value in expected.items():
+        if _comparable(value) != _comparable(stored[column]):
+            yield Difference(stream_id, column, value, stored[column])
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number in a JSON value as jsonb holds it: a decimal of any size; never equal to true or false."""
+
+    value: Decimal
+
+
+def _comparable(value: Any) -> Any:
+    """JSON decoded, with numbers as decimals: 1e23 and 100000000000000000000000 are one number to jsonb."""
+    if not isinstance(value, RawJson):
+        return value
+    return json.loads(
+        value.text,
+        parse_int=lambda text: _Number(Decimal(text)),
+        parse_float=lambda text: _Number(Decimal(text)),
+    )
+
+
+def excerpts(difference: Difference, length: int) -> tuple[str, str]:
+    """Both values as text of at most ``length`` characters, beginning shortly before they differ."""
+    texts = [_text(difference.expected), _text(difference.stored)]
+    same = next((at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    start = max(0, same - length // 3) if max(map(len, texts)) > length else 0
+    cut = [text[start:] for text in texts]
+    shortened = [text if len(text) <= length else f"{text[: length - 1]}…" for text in cut]
+    first, second = (f"…{text[1:]}" if start and text else text for text in shortened)
+    return first, second
+
+
+def _text(value: Any) -> str:
+    """A value for people to read; objects in one order, so that two of them can be told apart."""
+    if isinstance(value, RawJson):
+        return json.dumps(json.loads(value.text), ensure_ascii=False, sort_keys=True)
+    return "null" if value is None else str(value)
+
+
+async def _streams(logs: Log) -> list[str]:
+    """Every stream that has a log, once, in order."""
+    streams: set[str] = set()
+    cursor = 0
+    while True:
+        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
+        streams.update(found)
+        if not cursor:
+            return sorted(streams)
