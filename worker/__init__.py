@@ -1,10 +1,65 @@
 """projection-worker: keeps PostgreSQL read models in step with event logs in Redis Streams.
 
-(map to be written)
+The way of an event
+===================
+
+::
+
+    producer   emit ─── XADD stream:{id} ──────────── the log: the truth
+                 └───── XADD feed:{p} ─────────────── a hint: "stream id has news"
+    replica    feed ─── XREADGROUP ────────────────── which streams have news?
+               pending ────────────────────────────── each stream once, in batches
+               projector ─ load rows, read logs ───── what is the news? the log says, in order
+                  └─ projection.fold ──────────────── in memory, pure
+               store ───── one transaction ────────── written if the row still is the one loaded
+               feed ─── XACK ──────────────────────── only after the commit
+               sweep ──────────────────────────────── finds what no hint told
+
+The parts
+=========
+
+======================  ==========================================================================
+`events`, `hint`        event ids, events, hints; raw replies of Redis become these and go no further
+`payload`               JSON between a log's bytes and jsonb
+`row`, `projection`     rows as handlers see them; declarations, and the fold
+`keys`                  the names of all keys in Redis, and feed partitions
+`emit`                  producers' side; `batch_emit` for many events from a file
+`log`, `feed`           reading logs; this replica's place in the consumer group
+`store`, `cache`        rows in PostgreSQL; hot rows in memory
+`pending`               the queue between readers and projector
+`projector`             load, read, fold, write: one batch of streams
+`sweep`                 compares logs with rows
+`blocked`, `retry`      streams that a handler refuses; servers that are away
+`service`               the loop of one projection
+`replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
+`verify`                rows as they should be, and how they differ
+`settings`, `database`  the environment; URLs and the engine
+`migrate`, `loading`    the schema; finding projections by name
+`app`                   the one place where parts are wired together
+`cli`                   commands: parse, call, print; `demo` and `embedded` for trying things out
+======================  ==========================================================================
+
+What never happens
+==================
+
+- A row is never written unless it still has the position, generation and version that it was loaded with.
+- A position never changes without its row, nor a row without its position: one transaction moves both.
+- A hint is never acknowledged before the commit of a pass that took it before reading the log.
+- No event waits for ever because its hint was lost: the sweep compares logs with rows.
+- A row whose log has lost its tail is never overwritten.
+- Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
+- An event of a type without handler never costs a query or a JSON decode.
 """
 
 from worker.emit import emit
-from worker.errors import ClaimRaceError, ProjectionWorkerError, RejectedEventError
+from worker.errors import (
+    ClaimRaceError,
+    EmitError,
+    InvalidEventError,
+    OutcomeUnknownError,
+    ProjectionWorkerError,
+    RejectedEventError,
+)
 from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.projection import (
@@ -19,9 +74,12 @@ from worker.row import Remark
 __all__ = [
     "ClaimRaceError",
     "CrossStreamRule",
+    "EmitError",
     "Event",
     "EventId",
+    "InvalidEventError",
     "Keys",
+    "OutcomeUnknownError",
     "ProjectedRow",
     "Projection",
     "ProjectionWorkerError",

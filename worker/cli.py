@@ -197,3 +197,46 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> None:
     sys.stderr.write(f"{sentence}\n")
     sys.exit(code)
+
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(file_okay=False, help="Keep the servers' data in this folder; by default nothing is kept."),
+]
+
+
+@app.command()
+def demo(
+    replicas: Annotated[int, typer.Option(min=1, help="How many workers run, each a process.")] = 2,
+    chats: Annotated[int, typer.Option(min=1, help="How many conversations are simulated.")] = 40,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long they go on.")] = 15,
+    events_per_second: Annotated[float, typer.Option(min=1, help="How much is said, all in all.")] = 1_500,
+    kill: Annotated[bool, typer.Option("--kill", help="Kill a worker every few seconds.")] = False,
+    data_dir: DataDirOption = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other conversations.")] = 1,
+) -> None:
+    """Show workers at work, with servers of their own, and prove that every row is right.
+
+    Starts Redis and PostgreSQL, simulates conversations, waits until all is projected, folds the logs again
+    in memory and compares. Exits with 1 unless every row is right. REDIS_URL, DATABASE_URL and the
+    variables that begin with WORKER_ are not looked at.
+
+    Example: `projection-worker demo --kill`
+    """
+    from worker.demo import DemoOptions, run_demo  # here, since no other command should load so much
+
+    options = DemoOptions(replicas, chats, seconds, events_per_second, kill, data_dir, seed)
+    raise typer.Exit(run_demo(options))
+
+
+@app.command()
+def dev(data_dir: DataDirOption = None) -> None:
+    """Start Redis, PostgreSQL and a worker for development, and print where the servers are.
+
+    Runs until it is stopped. Variables that begin with WORKER_ reach the worker.
+
+    Example: `projection-worker dev --data-dir .data`
+    """
+    from worker.demo import run_dev
+
+    raise typer.Exit(run_dev(data_dir))

@@ -1,14 +1,9 @@
-"""The feed: hints that streams have news, read by one consumer group for each projection.
-
-A hint says nothing but "look at that log", so losing, doubling or reordering one costs time and never
-correctness.
-"""
+"""The feed: hints that streams have news, read by one consumer group for each projection."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,22 +13,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import FeedPartitionsError
 from worker.events import EventId, field, parse_stream_id
+from worker.hint import Hint
 from worker.keys import Keys
 from worker.redis_client import READ_BLOCK, pairs, pipelined, refused
 
 log = structlog.get_logger(__name__)
 
 _CLAIM_PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """One entry of the feed: the stream that has news, and the type of the event that was appended."""
-
-    partition: int
-    id: bytes
-    stream_id: str
-    type: str
 
 
 class Feed:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from worker.feed import Hint
+from worker.hint import Hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from typing import assert_never
 import structlog
 
 from worker.blocked import BlockedStreams
-from worker.feed import Feed, Hint
+from worker.feed import Feed
+from worker.hint import Hint
 from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Outcome, Projector, StreamResult

@@ -89,8 +89,8 @@ def _how_measured(verdict: Verdict) -> str:
     often = milliseconds(verdict.resolution.percentile(50))
     at_worst = milliseconds(verdict.resolution.percentile(99))
     how = (
-        "Latency: from XADD until a reader of PostgreSQL saw the event, "
-        f"{len(verdict.checkpoints):,} checkpoint events with a hint"
+        f"Checkpoint latency: {len(verdict.checkpoints):,} events with hints, each from the time in its id, "
+        "which XADD wrote, until a reader of PostgreSQL saw it"
     )
     if often:
         how += f"; the table was looked at every {often} (p99 {at_worst}), so it is no finer than that"

