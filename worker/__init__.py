@@ -30,6 +30,7 @@ The parts
 `projector`             load, read, fold, write: one batch of streams
 `sweep`                 compares logs with rows
 `blocked`, `retry`      streams that a handler refuses; servers that are away
+`waiting`               waits that end at a stop
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `verify`                rows as they should be, and how they differ

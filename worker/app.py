@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
+from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
 from worker.loading import load_projections
 from worker.log import Log
@@ -138,8 +139,19 @@ async def run_worker(settings: Settings) -> int:
     except asyncio.CancelledError:
         log.warning("stop_cancelled")
         return 1
+    except ExceptionGroup as group:
+        # Tasks of a group fail together; what the operator can mend is told as plainly as everywhere else.
+        told, rest = group.split(ProjectionWorkerError)
+        if told is not None and rest is None:
+            raise _first(told) from None
+        raise
     log.info("stopped")
     return 0
+
+
+def _first(group: ExceptionGroup[ProjectionWorkerError]) -> ProjectionWorkerError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _work(settings: Settings, projections: list[Projection], stop: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from worker.errors import SettingsError
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
 _CONNECT_TIMEOUT_SECONDS = 10
+_COMMAND_TIMEOUT_SECONDS = 60  # Above every timeout of the server: only a dead connection gets here.
 
 
 def parse_database_url(text: str) -> URL:
@@ -47,6 +48,7 @@ def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngi
     name = url.query.get("application_name", application_name)
     connect_args: dict[str, Any] = {
         "timeout": _CONNECT_TIMEOUT_SECONDS,
+        "command_timeout": _COMMAND_TIMEOUT_SECONDS,
         "server_settings": {"application_name": name},
     }
     return create_async_engine(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from worker.hint import Hint
+from worker.waiting import wait_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,14 @@ class Work:
     hints: Sequence[Hint]
 
 
+Queue = OrderedDict[str, None]
+"""Streams in the order in which they are to be taken; one can be removed from the middle."""
+
+
 @dataclass(slots=True)
 class _Stream:
+    """``queued`` while in flight means: it goes back into a queue when it is done."""
+
     hints: list[Hint] = field(default_factory=list)
     queued: bool = False
     in_flight: bool = False
@@ -48,8 +55,8 @@ class Pending:
         self._linger_seconds = linger.total_seconds()
         self._max_hints = max_hints
         self._streams: dict[str, _Stream] = {}
-        self._hinted: deque[str] = deque()
-        self._swept: deque[str] = deque()
+        self._hinted: Queue = OrderedDict()
+        self._swept: Queue = OrderedDict()
         self._hints_in_hand = 0
         self._first_added_at = 0.0
         self._flush = False
@@ -69,11 +76,15 @@ class Pending:
         return self._hints_in_hand
 
     def add_hints(self, hints: Iterable[Hint], *, flush: bool) -> None:
-        """Queue the streams that the hints name. With ``flush`` nothing lingers until the next batch."""
+        """Queue the streams that the hints name. With ``flush`` nothing that is in hand lingers any more."""
         for hint in hints:
             stream = self._streams.setdefault(hint.stream_id, _Stream())
             stream.hints.append(hint)
             self._hints_in_hand += 1
+            if hint.stream_id in self._swept:  # Somebody waits for it now.
+                del self._swept[hint.stream_id]
+                self._make_swept_room()
+                self._put(hint.stream_id, self._hinted)
             self._enqueue(hint.stream_id, stream, self._hinted)
         if flush:
             self._flush = True
@@ -82,31 +93,33 @@ class Pending:
             self._room.clear()
 
     def add_swept(self, stream_id: str) -> None:
-        """Queue a stream that the sweep found behind its log."""
+        """Queue a stream that the sweep found behind its log; dropped after `close`."""
+        if self._closed:
+            return
         self._enqueue(stream_id, self._streams.setdefault(stream_id, _Stream()), self._swept)
         if len(self._swept) >= self._max_swept:
             self._swept_room.clear()
 
-    def _enqueue(self, stream_id: str, stream: _Stream, queue: deque[str]) -> None:
+    def _enqueue(self, stream_id: str, stream: _Stream, queue: Queue) -> None:
         if stream.queued:
             return
         stream.queued = True
         if not stream.in_flight:  # else `finish` puts it into the queue
             self._put(stream_id, queue)
 
-    def _put(self, stream_id: str, queue: deque[str]) -> None:
+    def _put(self, stream_id: str, queue: Queue) -> None:
         if not self._hinted and not self._swept:
             self._first_added_at = asyncio.get_running_loop().time()
-        queue.append(stream_id)
+        queue[stream_id] = None
         self._changed.set()
 
     async def room(self) -> None:
         """Wait until there is room for more hints."""
-        await self._room.wait()
+        await wait_for(self._room)
 
     async def swept_room(self) -> None:
         """Wait until there is room for more streams of the sweep, which must not fill memory in one go."""
-        await self._swept_room.wait()
+        await wait_for(self._swept_room)
 
     def close(self) -> None:
         """From now on `take` lingers no more, and gives an empty batch once the queue is empty.
@@ -115,10 +128,7 @@ class Pending:
         """
         self._closed = True
         for stream_id in self._swept:
-            if not self._streams[stream_id].hints:
-                del self._streams[stream_id]
-            else:
-                self._hinted.append(stream_id)
+            del self._streams[stream_id]
         self._swept.clear()
         self._room.set()
         self._swept_room.set()
@@ -134,15 +144,18 @@ class Pending:
                 return []
             self._changed.clear()
             await self._wait()
-        self._flush = False
         count = len(self._hinted)
         swept = min(len(self._swept), max(self._swept_share, self._batch_streams - count))
-        batch = [self._hinted.popleft() for _ in range(min(count, self._batch_streams - swept))]
-        batch += [self._swept.popleft() for _ in range(swept)]
-        if len(self._swept) < self._max_swept:
-            self._swept_room.set()
+        batch = [self._hinted.popitem(last=False)[0] for _ in range(min(count, self._batch_streams - swept))]
+        batch += [self._swept.popitem(last=False)[0] for _ in range(swept)]
+        self._make_swept_room()
+        self._flush = self._flush and bool(self._hinted)
         self._first_added_at = asyncio.get_running_loop().time()
         return [self._hand_out(stream_id) for stream_id in batch]
+
+    def _make_swept_room(self) -> None:
+        if len(self._swept) < self._max_swept:
+            self._swept_room.set()
 
     def _ready(self) -> bool:
         if not self._hinted and not self._swept:
@@ -157,11 +170,7 @@ class Pending:
         if self._hinted:
             waited = asyncio.get_running_loop().time() - self._first_added_at
             timeout = max(0.0, self._linger_seconds - waited)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._changed, timeout)
 
     def _hand_out(self, stream_id: str) -> Work:
         stream = self._streams[stream_id]
@@ -171,7 +180,7 @@ class Pending:
         return Work(stream_id, hints)
 
     def finish(self, work: Work, *, again: bool = False) -> None:
-        """Give a work back. With ``again`` it is queued anew, at the end, and keeps its hints.
+        """Give a work back. With ``again`` it is queued anew, at the end, keeps its hints and lingers no more.
 
         After `close` nothing is queued anew: hints that were not acknowledged stay pending in the group,
         where another replica finds them.
@@ -181,6 +190,7 @@ class Pending:
         if again and not self._closed:
             stream.hints = [*work.hints, *stream.hints]
             stream.queued = True
+            self._flush = True
         else:
             self._hints_in_hand -= len(work.hints)
             if self._hints_in_hand < self._max_hints:

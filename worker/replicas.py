@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import orjson
 from redis.asyncio import Redis
@@ -57,9 +57,16 @@ class Replicas:
     async def all(self) -> list[ReplicaReport]:
         """Every report that is there, by consumer name, of live replicas and of those that died."""
         stored = await self._redis.hgetall(self._name)
-        reports = [ReplicaReport(**orjson.loads(value)) for value in stored.values()]
+        reports = [report for value in stored.values() if (report := _parse(value)) is not None]
         return sorted(reports, key=lambda report: report.consumer)
 
     async def remove_silent(self) -> None:
         """Forget replicas that died without a word."""
         await self.remove([report.consumer for report in await self.all() if not report.alive])
+
+
+def _parse(stored: bytes | str) -> ReplicaReport | None:
+    """A report; None if it was written by another version of the worker that reports other things."""
+    values = orjson.loads(stored)
+    known = {field.name for field in fields(ReplicaReport)}
+    return ReplicaReport(**values) if values.keys() == known else None

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from worker.errors import ClaimRaceError
+from worker.waiting import heed_cancellation, wait_for
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -64,12 +65,13 @@ class Perseverance:
         except SERVER_ERRORS as error:
             log.warning("given_up_at_stop", doing=what, error=describe(error))
             return None
+        heed_cancellation()
         if (attempts := retrying.statistics.get("attempt_number", 1)) > 1:
             log.info("recovered", doing=what, attempts=attempts)
         return result
 
     async def _pause(self, seconds: float) -> None:
-        await wait_for_stop(self._stop, seconds)
+        await wait_for(self._stop, seconds)
 
     def _note(self, what: str, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -80,13 +82,3 @@ class Perseverance:
 def describe(error: BaseException | None) -> str:
     """One line on an error, without what SQLAlchemy adds to it: that quotes parameters, and so payloads."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait, but no longer than until ``stop`` is set; whether it is."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
-    return stop.is_set()

@@ -19,8 +19,9 @@ from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Outcome, Projector, StreamResult
 from worker.replicas import ReplicaReport, Replicas
-from worker.retry import SERVER_ERRORS, Perseverance, wait_for_stop
+from worker.retry import SERVER_ERRORS, Perseverance
 from worker.sweep import Sweep
+from worker.waiting import wait_for
 
 log = structlog.get_logger(__name__)
 
@@ -86,17 +87,18 @@ class Service:
 
     async def _project_streams(self) -> None:
         while works := await self._pending.take():
-            due = [work.stream_id for work in works if not self._blocked.resting(work.stream_id)]
-            results = await self._persevere("projecting", partial(self._projector.project_batch, due)) or {}
-            await self._settle(works, results)
+            resting = {work.stream_id for work in works if self._blocked.resting(work.stream_id)}
+            due = [work.stream_id for work in works if work.stream_id not in resting]
+            results = await self._persevere("projecting", partial(self._projector.project_batch, due))
+            await self._settle(works, results or {}, resting)
 
     async def _sweep_logs(self) -> None:
         while not self._stop.is_set():
             await self._persevere("sweeping", self._sweep.run_once)
-            await wait_for_stop(self._stop, self._pace.sweep_period.total_seconds())
+            await wait_for(self._stop, self._pace.sweep_period.total_seconds())
 
     async def _keep_house(self) -> None:
-        while not await wait_for_stop(self._stop, _HOUSEKEEPING_SECONDS):
+        while not await wait_for(self._stop, _HOUSEKEEPING_SECONDS):
             abandoned = partial(self._feed.claim_abandoned, self._pace.claim_after)
             if hints := await self._persevere("claiming abandoned hints", abandoned):
                 await self._take_in(hints)
@@ -116,30 +118,31 @@ class Service:
 
     async def _take_in(self, hints: Sequence[Hint]) -> None:
         """Queue the hinted streams. Hints of types that are not projected are done with at once."""
-        projected = [hint for hint in hints if hint.type in self._projection.types]
+        others = [hint for hint in hints if hint.type and hint.type not in self._projection.types]
+        projected = [hint for hint in hints if not hint.type or hint.type in self._projection.types]
         backlog = len(hints) >= self._pace.hints_a_read
         checkpoint = any(hint.type in self._projection.checkpoints for hint in projected)
         self._pending.add_hints(projected, flush=backlog or checkpoint)
-        if len(projected) < len(hints):
-            others = [hint for hint in hints if hint.type not in self._projection.types]
+        if others:
             await self._persevere("acknowledging", partial(self._feed.acknowledge, others))
 
-    async def _settle(self, works: Sequence[Work], results: dict[str, StreamResult]) -> None:
+    async def _settle(
+        self, works: Sequence[Work], results: dict[str, StreamResult], resting: set[str]
+    ) -> None:
         """Acknowledge what is done, and queue again what is not. Called after the commit.
 
-        Dying before the acknowledgement leaves the hints to another replica, which finds nothing to do.
+        A stream without a result was given up at a stop: its hints stay pending for other replicas. Dying
+        before the acknowledgement leaves the hints to another replica, which finds nothing to do.
         """
         done: list[Work] = []
         for work in works:
             result = results.get(work.stream_id)
             if result is not None:
                 self._note(work.stream_id, result)
-            if result is None and not self._blocked.resting(work.stream_id):
-                self._pending.finish(work)  # Given up at a stop: its hints stay pending for other replicas.
-            elif result is None or result.outcome in _FINAL:
+            if work.stream_id in resting or (result is not None and result.outcome in _FINAL):
                 done.append(work)
             else:
-                self._pending.finish(work, again=result.outcome is not Outcome.OTHER_VERSION)
+                self._pending.finish(work, again=result is not None and result.outcome in _AGAIN)
         hints = [hint for work in done for hint in work.hints]
         await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
         for work in done:
@@ -159,7 +162,7 @@ class Service:
 
     async def _report_progress(self) -> None:
         reports = 0
-        while not await wait_for_stop(self._stop, _REPORT_SECONDS):
+        while not await wait_for(self._stop, _REPORT_SECONDS):
             report = self._report()
             await self._persevere("reporting", partial(self._replicas.report, report))
             if reports % _REPORTS_A_LAG_LINE == 0:
@@ -190,3 +193,6 @@ class Service:
 
 _FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
 """Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
+
+_AGAIN = frozenset({Outcome.MORE, Outcome.LOST})
+"""Outcomes after which a stream is taken again at once. Hints of any other stay, for another replica."""

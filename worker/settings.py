@@ -69,13 +69,15 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(_REDIS_SCHEMES):
+        if value.get_secret_value() and not value.get_secret_value().startswith(_REDIS_SCHEMES):
             raise ValueError("write it as redis://host:6379/0, rediss://... or unix:///path/to/socket")
         return value
 
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value():
+            return value  # `load_settings` says so, if the command needs it.
         try:
             parse_database_url(value.get_secret_value())
         except SettingsError as error:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 
 from worker.keys import Keys
@@ -71,7 +70,7 @@ async def take_status(redis: Redis, store: Store, keys: Keys, projection: Projec
         rows=sum(versions.values()),
         rows_of_other_versions=sum(n for version, n in versions.items() if version != projection.version),
         feed=await _feed_status(redis, keys, projection.name),
-        sweep=SweepReport(**orjson.loads(sweep)) if sweep else None,
+        sweep=SweepReport.parse(sweep) if sweep else None,
         replicas=[report for report in reports if report.alive],
     )
 

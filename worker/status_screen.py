@@ -16,6 +16,7 @@ from rich.table import Table
 
 from worker.app import Servers, connect
 from worker.loading import load_projections
+from worker.migrate import check_schema
 from worker.projection import Projection
 from worker.settings import Settings
 from worker.status import ProjectionStatus, take_status
@@ -25,6 +26,7 @@ from worker.store import Store
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
     """Print one look; whether every projection has a live replica."""
     async with connect(settings) as servers:
+        await check_schema(servers.engine)
         statuses = await _take(settings, servers)
     if as_json:
         typer.echo(json.dumps([as_dict(status) for status in statuses], indent=2))
@@ -36,6 +38,7 @@ async def show_status(settings: Settings, *, as_json: bool) -> bool:
 async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bool:
     """Print a look every so many seconds until cancelled; JSON is one line a look."""
     async with connect(settings) as servers:
+        await check_schema(servers.engine)
         before: Sequence[ProjectionStatus] | None = None
         with Live(console=_console(), auto_refresh=False, transient=False) as live:
             while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 import orjson
@@ -47,6 +47,12 @@ class SweepReport:
     oldest_behind_ms: int | None = None
     seconds: float = 0.0
     finished_at: float = 0.0
+
+    @classmethod
+    def parse(cls, stored: bytes | str) -> SweepReport:
+        """A report as it is stored, perhaps by another version of the worker."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in orjson.loads(stored).items() if name in known})
 
 
 class Sweep:

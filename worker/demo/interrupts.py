@@ -45,3 +45,14 @@ async def _cancelled_by_signals(main: Coroutine[Any, Any, T]) -> T:
     for signum in _ending_signals():
         asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
     return await task
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if the running task was cancelled. For loops that talk to Redis.
+
+    Before Python 3.12 a cancellation is lost if it meets the end of an `asyncio.wait_for`, as redis-py uses
+    it for sending. That it was asked for is still known.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
+from worker.demo.interrupts import raise_if_cancelled
 from worker.emit import emit
 from worker.keys import Keys
 from worker.projection import Projection
@@ -97,6 +98,7 @@ class Producers:
         rng = random.Random(chats[0].stream_id)
         due = time.monotonic() + rng.random() * pause_seconds
         while talking and time.monotonic() < ends_at:
+            raise_if_cancelled()
             chat = rng.choice(talking)
             event = next(chat.events, None)
             if event is None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from worker.demo.progress import Lag
 from worker.demo.recent import RecentRows
-from worker.retry import wait_for_stop
+from worker.waiting import wait_for
 
 RECENT_ROWS = 12
 
@@ -58,13 +58,13 @@ class View:
 async def show(console: Console, look: Callable[[], Awaitable[View]], finished: asyncio.Event) -> None:
     """Show how things stand again and again, and a last time once it is finished."""
     if not console.is_terminal:
-        while not await wait_for_stop(finished, _LINE_SECONDS):
+        while not await wait_for(finished, _LINE_SECONDS):
             say(console, plain_line(await look()))
         say(console, plain_line(await look()))
         return
     # Without rich's refreshing thread, which would take turns with the measuring event loop.
     with Live(console=console, auto_refresh=False) as live:
-        while not await wait_for_stop(finished, _FRAME_SECONDS):
+        while not await wait_for(finished, _FRAME_SECONDS):
             live.update(frame(await look(), *console.size), refresh=True)
         live.update(frame(await look(), *console.size), refresh=True)
 

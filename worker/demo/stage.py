@@ -11,6 +11,7 @@ from contextlib import suppress
 from rich.console import Console
 
 from worker.app import Servers
+from worker.demo.interrupts import raise_if_cancelled
 from worker.demo.options import DemoOptions
 from worker.demo.producers import Chat, Producers
 from worker.demo.progress import Latencies, Observer, Progress
@@ -85,6 +86,7 @@ class Stage:
         """Wait for every replica's first report, so that their start is in no figure."""
         deadline = time.monotonic() + _START_SECONDS
         while not all(view.events_applied is not None for view in await self._replica_views()):
+            raise_if_cancelled()
             if time.monotonic() > deadline:
                 raise self._processes.running[0].failure(f"did not work after {_START_SECONDS:.0f} s")
             await asyncio.sleep(_POLL_SECONDS)
@@ -111,6 +113,7 @@ class Stage:
         self.progress.note_appended(chat.stream_id, event_id, event_type, hinted=chat.producer.hints)
 
     async def _look(self) -> View:
+        raise_if_cancelled()
         progress = self.progress
         latencies = Latencies(progress.hinted_checkpoints[-_LATENCIES_SHOWN:])
         kills = self._processes.kills

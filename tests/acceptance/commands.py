@@ -1,0 +1,85 @@
+"""The real command line in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+DEADLINE_SECONDS = 30
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without settings of a worker, and with these."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WORKER_", "PROJECTION_WORKER_"))
+        and name not in ("REDIS_URL", "DATABASE_URL")
+    }
+    return {**inherited, "PYTHONWARNINGS": "error", **variables}
+
+
+def worker_environment(redis_url: str, database_url: str, prefix: str) -> dict[str, str]:
+    """An environment for commands on these servers and under this key prefix, with short periods."""
+    return environment(
+        REDIS_URL=redis_url, DATABASE_URL=database_url, WORKER_KEY_PREFIX=prefix, WORKER_SWEEP_SECONDS="0.5"
+    )
+
+
+def call(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCommand:
+    """A command under way; what it logs goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    @property
+    def log(self) -> str:
+        """Everything that it has said so far."""
+        self.output.seek(0)
+        return self.output.read().decode()
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it and wait for its exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(DEADLINE_SECONDS)
+
+
+@contextmanager
+def running(*arguments: str, env: Mapping[str, str]) -> Iterator[RunningCommand]:
+    """Start a command, and kill it at the end if it still runs."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield RunningCommand(process, output)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(DEADLINE_SECONDS)

@@ -1,0 +1,106 @@
+"""The other commands, as a person types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.acceptance.commands import call, running, worker_environment
+from tests.servers import RunningServers
+from tests.waiting import block_until
+from worker.cli import app
+
+
+@pytest.fixture
+def env(servers: RunningServers, database_url: str, keys_prefix: str) -> dict[str, str]:
+    return worker_environment(servers.redis_url, database_url, keys_prefix)
+
+
+def test_migrating_twice_does_nothing_the_second_time(env: dict[str, str], empty_database_url: str) -> None:
+    env = {**env, "DATABASE_URL": empty_database_url}
+    first, second = call("migrate", env=env), call("migrate", env=env)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout == second.stdout
+
+
+def test_what_is_emitted_can_be_read_as_messages(env: dict[str, str]) -> None:
+    emitted = call("emit", "chat", "user_message", '{"content": "Größe?", "messageId": "m"}', env=env)
+    assert emitted.returncode == 0, emitted.stderr
+    assert "-" in emitted.stdout
+    read = call("messages", "chat", env=env)
+    assert [message["content"] for message in json.loads(read.stdout)] == ["Größe?"]
+
+
+def test_thinking_shows_open_tool_calls(env: dict[str, str]) -> None:
+    assert json.loads(call("thinking", "chat", env=env).stdout) is None
+    lines = [
+        {"stream_id": "chat", "type": "message_start"},
+        {"stream_id": "chat", "type": "tool_call_start", "data": {"id": "1", "name": "search"}},
+    ]
+    emitted = call("emit", "--from-file", "-", env=env, stdin="\n".join(map(json.dumps, lines)))
+    assert len(emitted.stdout.split()) == 2
+    thinking = json.loads(call("thinking", "chat", env=env).stdout)
+    assert thinking == {"toolCalls": [{"id": "1", "name": "search"}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("nonsense", "not JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"type": "user_message"}', "stream_id must be given"),
+        ('{"stream_id": "a", "type": 5}', "type must be given"),
+        ('{"stream_id": "a", "type": "t", "data": []}', "so must its data"),
+        ('{"stream_id": "a", "type": "t", "dat": {}}', "Unknown fields"),
+        ('{"stream_id": "a\\u0000", "type": "t"}', "no NUL"),
+    ],
+)
+def test_a_wrong_line_is_named_and_those_before_it_are_emitted(
+    env: dict[str, str], line: str, complaint: str
+) -> None:
+    good = json.dumps({"stream_id": "chat", "type": "user_message"})
+    emitted = call("emit", "--from-file", "-", env=env, stdin=f"{good}\n\n{line}\n{good}\n")
+    assert emitted.returncode == 2
+    assert emitted.stderr.startswith("Line 3: ")
+    assert complaint in emitted.stderr
+    assert len(emitted.stdout.split()) == 1
+    assert len(json.loads(call("messages", "chat", env=env).stdout)) == 1
+
+
+@pytest.mark.parametrize("data", ["nonsense", "[]", "5"])
+def test_data_that_are_no_object_are_refused(env: dict[str, str], data: str) -> None:
+    emitted = call("emit", "chat", "user_message", data, env=env)
+    assert emitted.returncode == 2
+    assert "Traceback" not in emitted.stderr
+
+
+def test_status_tells_whether_a_replica_is_alive(env: dict[str, str]) -> None:
+    assert call("status", env=env).returncode == 1
+    call("emit", "chat", "user_message", env=env)
+    with running("run", env=env):
+
+        def taken() -> dict[str, object] | None:
+            looked = call("status", "--json", env=env)
+            status = json.loads(looked.stdout)[0]
+            return status if looked.returncode == 0 and status["events_applied"] == 1 else None
+
+        status = block_until(taken, "the replica to report")
+        assert status["rows"] == 1
+        assert status["name"] == "strategies"
+        assert "strategies, version 1" in call("status", env=env).stdout
+
+
+def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:
+    failed = call("messages", "chat", env={**env, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert failed.returncode == 1
+    assert len(failed.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "migrate", "status", "emit", "messages", "thinking", "demo", "dev"]
+)
+def test_help_gives_an_example_for_every_command(command: str) -> None:
+    help_text = CliRunner().invoke(app, [command, "--help"]).output
+    assert f"Example: projection-worker {command}" in " ".join(help_text.split())

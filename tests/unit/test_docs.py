@@ -1,0 +1,44 @@
+"""The README tells of everything there is, and of nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from worker.cli import app
+from worker.settings import Settings, variable
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def rows_of_table(heading: str) -> dict[str, str]:
+    """First cell to second, of the table whose first heading this is."""
+    table = README.split(f"\n| {heading} |", 1)[1].split("\n\n", 1)[0]
+    cells = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    return {row[0].strip().strip("`"): row[1].strip().strip("`") for row in cells}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = rows_of_table("variable")
+    assert documented.keys() == {variable(name) for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if name not in ("redis_url", "database_url", "consumer_name"):
+            assert documented[variable(name)] == str(field.default), name
+
+
+def test_every_command_is_documented() -> None:
+    documented = {command.split()[1] for command in rows_of_table("command")}
+    assert documented == {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+
+
+def test_the_set_up_commands_are_one_line_each() -> None:
+    assert "\npip install -e '.[embedded]' && projection-worker demo\n" in README
+    assert "\npip install -e '.[dev]' && pytest\n" in README
+
+
+def test_examples_in_python_compile() -> None:
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

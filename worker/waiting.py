@@ -1,0 +1,27 @@
+"""Waits that end when they should."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError if this task was cancelled, even if somebody has swallowed that.
+
+    redis-py sends with `asyncio.wait_for`, which before Python 3.12 may return a result in place of passing a
+    cancellation on. A task that then waits for something else would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def wait_for(event: asyncio.Event, seconds: float | None = None) -> bool:
+    """Wait until an event is set, no longer than ``seconds``; whether it is."""
+    heed_cancellation()
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()
