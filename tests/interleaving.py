@@ -7,6 +7,7 @@ is mocked: a replica is halted by its own engine, before a statement or a commit
 from __future__ import annotations
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -16,10 +17,11 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.waiting import wait_until
 from worker.database import make_engine, parse_database_url
 
 FINISH_SECONDS = 10
+LOOK_SECONDS = 0.005
+"""How often to ask the server whether somebody waits for a lock."""
 
 
 class Standing(Enum):
@@ -43,7 +45,7 @@ class HaltingReplica:
         self.engine = make_engine(parse_database_url(database_url), pool_size=1, application_name=name)
         self.boundaries = 0
         self._halt_at: int | None = None
-        self._halted = False
+        self._halted = asyncio.Event()
         self._go_on = asyncio.Event()
         self._task: asyncio.Task[object] | None = None
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._before_statement)
@@ -60,9 +62,9 @@ class HaltingReplica:
     async def _pass_boundary(self, _: object) -> None:
         here, self.boundaries = self.boundaries, self.boundaries + 1
         if here == self._halt_at:
-            self._halted = True
+            self._halted.set()
             await self._go_on.wait()
-            self._halted = False
+            self._halted.clear()
 
     def start(self, action: Callable[[], Awaitable[object]], halt_at: int | None) -> None:
         """Begin; boundary 0 is before the first statement."""
@@ -88,16 +90,22 @@ class HaltingReplica:
 
     async def stand(self, observer: AsyncEngine) -> Standing:
         """Wait until it gets on no further, and say why."""
-
-        async def standing() -> Standing | None:
-            assert self._task is not None
-            if self._task.done():
-                return Standing.FINISHED
-            if self._halted:
-                return Standing.HALTED
-            return Standing.BLOCKED if await _waits_for_lock(observer, self.name) else None
-
-        return await wait_until(standing, f"{self.name} to halt, to block or to finish")
+        assert self._task is not None
+        halted = asyncio.create_task(self._halted.wait())
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                while True:
+                    await asyncio.wait(
+                        [self._task, halted], timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED
+                    )
+                    if self._task.done():
+                        return Standing.FINISHED
+                    if self._halted.is_set():
+                        return Standing.HALTED
+                    if await _waits_for_lock(observer, self.name):
+                        return Standing.BLOCKED
+        finally:
+            halted.cancel()
 
     async def close(self) -> None:
         if self._task is not None and not self._task.done():
@@ -136,11 +144,11 @@ async def interleave(
         part.replica.start(part.action, part.halt_at)
         standings.append(await part.replica.stand(observer))
         await observe()
-    for part in parts:
-        part.replica.release()
-        await part.replica.stand(observer)
-        await observe()
+    for part, standing in zip(parts, standings, strict=True):
+        if standing is not Standing.FINISHED:
+            part.replica.release()
+            await part.replica.stand(observer)
+            await observe()
     for part in parts:
         await part.replica.finish()
-    await observe()
     return standings

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from worker.errors import SettingsError
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CONNECT_TIMEOUT_SECONDS = 10
 _COMMAND_TIMEOUT_SECONDS = 60  # Above every timeout of the server: only a dead connection gets here.
 
@@ -35,6 +36,8 @@ def parse_database_url(text: str) -> URL:
     query = dict(url.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
+    if query.get("ssl", "prefer") not in _SSL_MODES:
+        raise SettingsError(f"DATABASE_URL has a wrong sslmode; it may be {', '.join(_SSL_MODES)}.")
     if unknown := query.keys() - {"ssl", "host", "port", "application_name"}:
         raise SettingsError(
             f"DATABASE_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "

@@ -77,13 +77,19 @@ def encode_event(stream_id: str, operation_id: str, event_type: str, event_data:
     if not isinstance(event_data, Mapping):
         raise InvalidEventError(f"Event data must be a mapping, not {type(event_data).__name__}.")
     try:
-        return json.dumps(event_data, default=str, allow_nan=False, separators=(",", ":"))
-    except (ValueError, TypeError):  # NaN, infinities, keys of other types; or a mapping that is no dict
-        pass
+        return json.dumps(event_data, default=_as_text, allow_nan=False, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError):
+        pass  # NaN, infinities, keys of other types, mappings that are no dict; or no JSON at all.
     try:
         return json.dumps(_representable(event_data), default=str, separators=(",", ":"))
     except (ValueError, RecursionError):
         raise InvalidEventError("Event data contain themselves or are nested too deeply.") from None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        raise TypeError("A mapping that is no dict becomes an object, not text.")
+    return str(value)
 
 
 def _representable(value: Any) -> Any:

@@ -37,6 +37,8 @@ class EventId:
         event_id = cls(int(ms), int(seq))
         if event_id.ms >= _UINT64_END or event_id.seq >= _UINT64_END:
             raise ValueError(f"{text!r} is not an event id: both parts must be below 2^64")
+        if str(event_id) != text:
+            raise ValueError(f"{text!r} is not an event id as Redis prints it: {event_id}")
         return event_id
 
     def __str__(self) -> str:
@@ -105,7 +107,8 @@ def parse_entry(
     An entry of any other type is told by its bytes alone: nothing of it is decoded.
     """
     # Nearly every entry was written as op, type, data.
-    raw_type = fields[3] if len(fields) == 6 and fields[2] == b"type" else field(fields, b"type")
+    usual = len(fields) == 6 and fields[2] == b"type" and fields[4] == b"data"
+    raw_type = fields[3] if usual else field(fields, b"type")
     if raw_type is None or (event_type := types.get(raw_type)) is None:
         return None
     event_id = EventId.parse(raw_id)

@@ -40,6 +40,10 @@ def load_attribute(module_name: str, attribute: str) -> Any:
 
 
 def _import(module_name: str) -> Any:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise DeclarationError(
+            f"Module {module_name!r} cannot be imported; WORKER_PROJECTIONS is {module_name!r}."
+        )
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

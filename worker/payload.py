@@ -21,8 +21,9 @@ MAX_DEPTH = 500
 # escapes that spell NUL or a surrogate need a second look.
 _NEEDS_CARE = re.compile(rb"\d{19}|\\u0000|\\u[dD][89a-fA-F]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A string, closed or not (so that no input makes the search start over and over), or a bracket.
-_BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+# A string, closed or not, so that no input makes the search start over and over.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class UndecodablePayloadError(ProjectionWorkerError):
@@ -33,7 +34,7 @@ def decode_object(raw: bytes, max_bytes: int) -> dict[str, Any]:
     """Decode a payload. Raises UndecodablePayloadError when it is no storable JSON object."""
     if len(raw) > max_bytes:
         raise UndecodablePayloadError(f"the data are {len(raw)} bytes long, more than {max_bytes}")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _nested_too_deeply(raw):
         raise UndecodablePayloadError(f"the data are nested deeper than {MAX_DEPTH} levels")
     value = _decode(raw)
     if not isinstance(value, dict):
@@ -51,7 +52,8 @@ def _decode(raw: bytes) -> Any:
         value = json.loads(raw.decode("utf-8"), parse_constant=lambda name: None, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         raise UndecodablePayloadError(f"the data are not JSON: {_reason(error)}") from None
-    return _storable(value)
+    _make_storable(value)
+    return value
 
 
 def _reason(error: Exception) -> str:
@@ -68,27 +70,36 @@ def _finite_float(text: str) -> float | None:
     return number if number - number == 0 else None  # 1e999 reads as infinity
 
 
-def _storable(value: Any) -> Any:
-    """The same value without what jsonb cannot hold. Depth is bounded by MAX_DEPTH, so recursion is safe."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_UNSTORABLE.sub("\ufffd", key): _storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    return value
+def _make_storable(value: Any) -> None:
+    """Replace, in place, what jsonb cannot hold. A loop, since 500 levels would be too deep for recursion."""
+    waiting = [value]
+    while waiting:
+        container = waiting.pop()
+        if isinstance(container, dict):
+            items = {_replaced(key): _replaced(item) for key, item in container.items()}
+            container.clear()
+            container.update(items)
+            waiting += items.values()
+        elif isinstance(container, list):
+            container[:] = map(_replaced, container)
+            waiting += container
 
 
-def _depth(raw: bytes) -> int:
-    depth = deepest = 0
-    for token in _BRACKETS.finditer(raw):
-        first = token.group()[:1]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
+def _replaced(value: Any) -> Any:
+    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _nested_too_deeply(raw: bytes) -> bool:
+    """Whether JSON has more than MAX_DEPTH levels. What is told of other bytes does not matter."""
+    depth = 0
+    for bracket in _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS):
+        if bracket not in b"[{":
             depth -= 1
-    return deepest
+        elif depth == MAX_DEPTH:
+            return True
+        else:
+            depth += 1
+    return False
 
 
 def decode_stored(text: str) -> Any:

@@ -180,7 +180,7 @@ class Pending:
         return Work(stream_id, hints)
 
     def finish(self, work: Work, *, again: bool = False) -> None:
-        """Give a work back. With ``again`` it is queued anew, at the end, keeps its hints and lingers no more.
+        """Give a work back. With ``again`` it is queued anew, at the end, with its hints; it does not linger.
 
         After `close` nothing is queued anew: hints that were not acknowledged stay pending in the group,
         where another replica finds them.

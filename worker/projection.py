@@ -16,7 +16,7 @@ from sqlalchemy.types import ARRAY
 from worker.errors import DeclarationError, RejectedEventError
 from worker.events import Event, EventId, UndecodableEvent
 from worker.payload import encode
-from worker.row import RawJson, Remark, Row, RowState, row_class
+from worker.row import RESERVED_NAMES, RawJson, Remark, Row, RowState, row_class
 
 Handler = Callable[[Any, Event], None]
 H = TypeVar("H", bound=Handler)
@@ -213,12 +213,19 @@ class Projection:
         while True:
             row = self._row_class(state)
             stopped_at = self._apply(row, events, attempt)
-            if stopped_at is None:
+            if stopped_at is not None:
+                if attempt.failure:
+                    events = events[:stopped_at]
+                continue
+            try:
+                after = row.state()
                 break
-            if attempt.failure:
-                events = events[:stopped_at]
+            except Exception:
+                if attempt.check_each:
+                    raise
+                attempt.check_each = True  # Some event left what is no JSON: start over and find out which.
         return Folded(
-            state=(after := row.state()),
+            state=after,
             changed=frozenset(
                 c for c, old, new in zip(self.columns, state, after, strict=True) if old != new
             ),
@@ -244,6 +251,8 @@ class Projection:
             assert isinstance(event, Event)
             try:
                 self._handlers[event.type](row, event)
+                if attempt.check_each:
+                    row.state()
             except RejectedEventError as error:
                 attempt.rejections[at] = Rejection(event.id, event.type, str(error))
                 return at
@@ -259,6 +268,8 @@ class _Attempt:
 
     rejections: dict[int, Rejection] = field(default_factory=dict)
     failure: HandlerFailure | None = None
+    check_each: bool = False
+    """Whether the row must be fit to be stored after each event, not only at the end."""
 
 
 def _table_of(name: str, model: type[Any]) -> Table:
@@ -277,6 +288,14 @@ def _table_of(name: str, model: type[Any]) -> Table:
         raise DeclarationError(f"Projection {name}: the primary key of {table.name} must be stream_id alone.")
     if arrays := [column.key for column in table.columns if isinstance(column.type, ARRAY)]:
         raise DeclarationError(f"Projection {name}: columns {arrays} are arrays; use jsonb instead.")
+    if reserved := sorted(RESERVED_NAMES & set(table.columns.keys())):
+        raise DeclarationError(
+            f"Projection {name}: columns {reserved} have names that rows need for themselves; choose others."
+        )
+    if renamed := [column.key for column in table.columns if column.key != column.name]:
+        raise DeclarationError(
+            f"Projection {name}: columns {renamed} have another name in the database; give them the same."
+        )
     return table
 
 

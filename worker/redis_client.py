@@ -5,17 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from worker.errors import SettingsError
 
 READ_BLOCK = timedelta(seconds=1)
 """How long a read of the feed waits for hints, and so how long a stop may take to be noticed by it."""
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
+_SCHEMES = ("redis://", "rediss://", "unix://")
+_PARAMETERS = {"db", "protocol", "client_name"}
 _RAW_COMMANDS = ("XRANGE", "XREVRANGE", "XREADGROUP", "XAUTOCLAIM", "XPENDING")
+
+
+def check_redis_url(url: str) -> None:
+    """Raise SettingsError, without repeating the URL, which may hold a password, for one that would not do.
+
+    Parameters that change how replies look or how long they may take are not for the environment to set.
+    """
+    try:
+        options, parts = parse_url(url), urlsplit(url)
+    except ValueError:
+        options, parts = None, urlsplit("")
+    nameless = parts.scheme != "unix" and parts.path.strip("/") and "db" not in (options or {})
+    if options is None or not url.startswith(_SCHEMES) or nameless:
+        raise SettingsError(
+            "REDIS_URL is not understood; write it as redis://:password@host:6379/0, rediss://... or "
+            "unix:///path/to/socket?db=0."
+        )
+    known = {name for name in parse_qs(parts.query) if name in _PARAMETERS or name.startswith("ssl_")}
+    if unknown := parse_qs(parts.query).keys() - known:
+        raise SettingsError(
+            f"REDIS_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
+            f"Only {', '.join(sorted(_PARAMETERS))} and ssl_... are."
+        )
+    if options.get("protocol", 2) not in (2, 3):
+        raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
 
 
 def make_client(url: str) -> Redis:

@@ -23,6 +23,12 @@ class RawJson(NamedTuple):
     text: str
 
 
+class _Assigned(NamedTuple):
+    """What a handler put into a JSON column: perhaps part of an event, which must not change with the row."""
+
+    value: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
     """Something about an event that operators should know of although it was applied: counted and logged."""
@@ -54,22 +60,33 @@ class Row:
         )
 
 
+RESERVED_NAMES = frozenset(name for name in dir(Row) if not name.startswith("_"))
+"""What no column can be named: ``row.facts`` and the like mean something else."""
+
+
 def _as_text(value: Any) -> RawJson | None:
-    return value if value is None or isinstance(value, RawJson) else RawJson(encode(value))
+    if value is None or isinstance(value, RawJson):
+        return value
+    return RawJson(encode(value.value if isinstance(value, _Assigned) else value))
 
 
 def _json_property(slot: str) -> property:
-    """A column that is decoded when a handler first reads it; the row then owns the decoded value."""
+    """A column that is decoded when a handler first reads it; the row then owns the decoded value.
+
+    So it is with a value that was assigned: who reads it, perhaps to change it, gets the row's own copy.
+    """
 
     def read(row: Row) -> Any:
         value = getattr(row, slot)
+        if isinstance(value, _Assigned):
+            value = _as_text(value)
         if isinstance(value, RawJson):
             value = decode_stored(value.text)
             setattr(row, slot, value)
         return value
 
     def write(row: Row, value: Any) -> None:
-        setattr(row, slot, value)
+        setattr(row, slot, value if value is None else _Assigned(value))
 
     return property(read, write)
 

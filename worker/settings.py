@@ -15,8 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
-
-_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+from worker.redis_client import check_redis_url
 
 
 def _own_name() -> str:
@@ -55,11 +54,11 @@ class Settings(BaseSettings):
     """After how long hints that another replica took and did not acknowledge are taken over."""
     shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a stop may take before what is left is cancelled."""
-    cache_megabytes: Annotated[float, Field(ge=0)] = 64
+    cache_megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64
     """How much memory hot rows may take."""
-    page_megabytes: Annotated[float, Field(gt=0)] = 16
+    page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
     """About how much is read of the logs of one batch at a time."""
-    max_payload_megabytes: Annotated[float, Field(gt=0)] = 16
+    max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
     """Events with more data than this are rejected."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important log lines that are shown."""
@@ -69,8 +68,12 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and not value.get_secret_value().startswith(_REDIS_SCHEMES):
-            raise ValueError("write it as redis://host:6379/0, rediss://... or unix:///path/to/socket")
+        if not value.get_secret_value():
+            return value  # `load_settings` says so, if the command needs it.
+        try:
+            check_redis_url(value.get_secret_value())
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("database_url")

@@ -46,9 +46,10 @@ async def test_an_entry_without_a_hint_is_projected_within_a_sweep(
 ) -> None:
     with running("run", env=env) as worker:
         await wait_until(lambda: "started" in worker.log, "the worker to start")
-        fields = {"op": "o", "type": "user_message", "data": "{}"}
-        event_id = (await redis.xadd(f"{keys_prefix}stream:x", fields)).decode()
-        row = await wait_for_position(database_url, "x", event_id)
+        event_id = await redis.execute_command(
+            "XADD", f"{keys_prefix}stream:x", "*", "op", "o", "type", "user_message", "data", "{}"
+        )
+        row = await wait_for_position(database_url, "x", event_id.decode())
         assert row["message_count"] == 1
         assert worker.stop() == 0
 

@@ -85,7 +85,9 @@ MOVES = st.lists(
 class World:
     """A universe under way: what has been appended so far, and two replicas that project it."""
 
-    def __init__(self, redis: Redis, engine: AsyncEngine, prefix: str, page_bytes: int, cache_bytes: int) -> None:
+    def __init__(
+        self, redis: Redis, engine: AsyncEngine, prefix: str, page_bytes: int, cache_bytes: int
+    ) -> None:
         self.redis = redis
         self.engine = engine
         self.keys = Keys(prefix)

@@ -19,8 +19,8 @@ Where the rules can be read in two ways, this reference reads them so:
 * Limits on payloads do not apply, and text is not cleaned: the log is shown as it is. Data that is not
   strict UTF-8 is no JSON. An entry from after the year 9999 has the timestamp null.
 * Thinking is an empty list while a turn goes on without an open call. A call is open if no `tool_call_end`
-  with its id comes after it; of two open calls with one id both are shown. Absent ids count as "". Entries that hold no
-  object are passed over here too.
+  with its id comes after it; of two open calls with one id both are shown. Absent ids count as "". Entries
+  that hold no object are passed over here too.
 """
 
 from collections.abc import Sequence

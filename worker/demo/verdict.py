@@ -41,7 +41,7 @@ class Verdict:
 
     @property
     def all_right(self) -> bool:
-        return not self.behind and not self.comparison.wrong_rows
+        return not self.behind and not self.comparison.wrong_rows and self.comparison.rows > 0
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
@@ -112,10 +112,16 @@ def _wrong_values(differences: tuple[Difference, ...]) -> Table:
 
 
 def _sentence(verdict: Verdict) -> str:
-    rows, wrong = verdict.comparison.rows, verdict.comparison.wrong_rows
-    verb = "is" if wrong == 1 else "are"
-    sentence = f"{wrong:,} of {rows:,} rows {verb} wrong." if wrong else f"All {rows:,} rows are right."
+    sentence = _about_rows(verdict.comparison.rows, verdict.comparison.wrong_rows)
     if verdict.behind:
         behind = counted(len(verdict.behind), "conversation")
         return f"Not finished: {behind} not projected to the end. {sentence}"
     return sentence
+
+
+def _about_rows(rows: int, wrong: int) -> str:
+    if not rows:
+        return "There is no row, so nothing is proved."
+    if wrong:
+        return f"{wrong:,} of {counted(rows, 'row')} {'is' if wrong == 1 else 'are'} wrong."
+    return "The only row is right." if rows == 1 else f"All {rows:,} rows are right."

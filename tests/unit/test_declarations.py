@@ -1,0 +1,195 @@
+"""Projections as their authors declare them: every mistake is one sentence, said as early as it can be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import ARRAY, Column, Integer, String, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+
+from projections import strategies
+from tests.tallies import Tally, tallies
+from worker import Event, ProjectedRow, Projection
+from worker.errors import DeclarationError
+from worker.loading import load_attribute, load_projections
+from worker.row import RawJson
+
+
+def model(*mixins: type[Any], **columns: Any) -> type[Any]:
+    """A model with these columns; a class of its own each time."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    return type("Model", (*mixins, Base), {"__tablename__": "models", **columns})
+
+
+def projected(**columns: Any) -> type[Any]:
+    return model(ProjectedRow, **columns)
+
+
+class Rule:
+    """As much of a cross-stream rule as a declaration looks at."""
+
+    def __init__(self, *columns: str) -> None:
+        self.columns = frozenset(columns)
+
+
+def declared(name: str = "p", table: type[Any] = Tally, **options: Any) -> Projection:
+    return Projection(name, table=table, **options)
+
+
+def without_handlers() -> None:
+    declared().check()
+
+
+def checkpoint_without_handler() -> None:
+    projection = Projection("tallies", table=Tally, checkpoints={"add", "typo"})
+    projection.on("add")(ignore)
+    projection.check()
+
+
+def two_handlers() -> None:
+    tallies().on("new", "add")(ignore)
+
+
+def no_types() -> None:
+    tallies().on()(ignore)
+
+
+def ignore(row: Any, event: Event) -> None:
+    """A handler that does nothing."""
+
+
+MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
+    "no name": (lambda: declared(""), "Projection name ''"),
+    "name with a colon": (lambda: declared("a:b"), "Projection name 'a:b'"),
+    "name with an accent": (lambda: declared("é"), "Projection name 'é'"),
+    "version 0": (lambda: declared(version=0), "version must be 1 or more, not 0"),
+    "no model": (lambda: declared(table=dict), "must be a SQLAlchemy model"),
+    "no mixin": (
+        lambda: declared(table=model(stream_id=Column(Text, primary_key=True))),
+        "ProjectedRow mixin",
+    ),
+    "another key": (
+        lambda: declared(table=projected(day=Column(Text, primary_key=True))),
+        "primary key of models must be stream_id alone",
+    ),
+    "array": (lambda: declared(table=projected(tags=Column(ARRAY(Text)))), "['tags'] are arrays"),
+    "not null without default": (
+        lambda: declared(table=projected(size=Column(Integer, nullable=False))),
+        "column size may not be null; give it a default",
+    ),
+    "default of the server alone": (
+        lambda: declared(table=projected(size=Column(Integer, nullable=False, server_default="0"))),
+        "column size may not be null; give it a default",
+    ),
+    "default that the database computes": (
+        lambda: declared(table=projected(at=Column(Text, nullable=False, default=func.now()))),
+        "column at may not be null; give it a default",
+    ),
+    "names that rows need": (
+        lambda: declared(table=projected(state=Column(Text), facts=Column(Text))),
+        "['facts', 'state']",
+    ),
+    "names of two kinds": (
+        lambda: declared(table=projected(shown=Column("name_shown", Text, key="shown"))),
+        "['shown']",
+    ),
+    "rule over unknown columns": (lambda: declared(rule=Rule("wdk")), "its rule computes ['wdk']"),
+    "no handlers": (without_handlers, "it has no handlers"),
+    "checkpoint without handler": (checkpoint_without_handler, "no handler for checkpoints ['typo']"),
+    "two handlers for a type": (two_handlers, "two handlers for 'add'"),
+    "on() without a type": (no_types, "on() needs at least one event type"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(mistake: str) -> None:
+    make, told = MISTAKES[mistake]
+    with pytest.raises(DeclarationError) as caught:
+        make()
+    sentence = str(caught.value)
+    assert told in sentence
+    assert sentence.startswith("Projection ")
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_a_handler_may_serve_several_types_and_still_be_called() -> None:
+    projection = Projection("tallies", table=Tally, checkpoints={"b"})
+    assert projection.on("a", "b")(ignore) is ignore
+    projection.check()
+    assert projection.types == {"a", "b"}
+    assert projection.checkpoints == {"b"}
+
+
+def test_a_new_row_has_the_defaults_of_the_model() -> None:
+    table = projected(
+        a=Column(Text),
+        b=Column(String(5), nullable=False, default="x"),
+        c=Column(JSONB, nullable=False, default=lambda: {"n": 1}),
+        d=Column(JSONB),
+        e=Column(Integer, default=lambda: 7),
+    )
+    projection = declared(table=table)
+    new = dict(zip(projection.columns, projection.new_state, strict=True))
+    assert new == {"a": None, "b": "x", "c": RawJson('{"n":1}'), "d": None, "e": 7}
+    assert projection.json_columns == {"c", "d"}
+
+
+def test_what_a_rule_computes_is_not_folded() -> None:
+    projection = declared(rule=Rule("note"))
+    assert projection.columns == ("total", "numbers")
+
+
+# Finding projections by the name of their module.
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("users_projections")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_all_projections_of_a_module_are_found_by_name(module: ModuleType) -> None:
+    second, first = tallies(), strategies
+    second.name = "z"
+    vars(module).update(x=second, again=second, y=first, z=5)
+    assert load_projections(module.__name__) == [first, second]
+
+
+def test_a_module_may_offer_other_things(module: ModuleType) -> None:
+    vars(module).update(answer=42)
+    assert load_attribute(module.__name__, "answer") == 42
+    with pytest.raises(DeclarationError, match="has no question"):
+        load_attribute(module.__name__, "question")
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "worker.no_such_module", "", ".", ".relative", "a..b"])
+def test_a_module_that_is_not_there_is_one_sentence(name: str) -> None:
+    with pytest.raises(DeclarationError, match=r"cannot be imported; WORKER_PROJECTIONS is '.*'\.$"):
+        load_projections(name)
+
+
+def test_a_module_without_projections_says_what_to_do(module: ModuleType) -> None:
+    with pytest.raises(DeclarationError, match="declare one in it or set WORKER_PROJECTIONS"):
+        load_projections(module.__name__)
+
+
+def test_two_projections_of_one_name_would_share_a_group(module: ModuleType) -> None:
+    vars(module).update(a=tallies(), b=tallies())
+    with pytest.raises(DeclarationError, match=r"two projections named \['tallies'\]"):
+        load_projections(module.__name__)
+
+
+def test_projections_are_checked_when_they_are_loaded(module: ModuleType) -> None:
+    vars(module).update(a=declared())
+    with pytest.raises(DeclarationError, match="has no handlers"):
+        load_projections(module.__name__)

@@ -1,0 +1,42 @@
+"""Waits that end when they should."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from worker.waiting import heed_cancellation, wait_for
+
+
+async def test_a_wait_says_whether_the_event_was_set() -> None:
+    event = asyncio.Event()
+    assert await wait_for(event, 0.001) is False
+    event.set()
+    assert await wait_for(event, 1_000) is True
+    assert await wait_for(event) is True
+
+
+async def test_a_wait_ends_as_soon_as_the_event_is_set() -> None:
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_soon(event.set)
+    async with asyncio.timeout(5):
+        assert await wait_for(event) is True
+
+
+async def test_a_cancellation_that_somebody_swallowed_is_heeded_at_the_next_wait() -> None:
+    async def swallow() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await wait_for(asyncio.Event())
+
+    task = asyncio.create_task(swallow())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_who_was_not_cancelled_goes_on() -> None:
+    heed_cancellation()
