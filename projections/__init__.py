@@ -1,8 +1,8 @@
 """The read model of research chats: conversations that build search strategies.
 
 ``strategies`` keeps one row a conversation in ``stream_projections``. `read_stream_messages` and
-`read_stream_thinking` read transcripts straight from the logs. `simulate_conversation` makes up such chats, for
-the demo.
+`read_stream_thinking` read transcripts straight from the logs. `simulate_conversation` makes up such chats,
+for the demo.
 """
 
 from projections.simulation import simulate_conversation

