@@ -10,7 +10,7 @@ The way of an event
     replica    feed ─── XREADGROUP ────────────────── which streams have news?
                pending ────────────────────────────── each stream once, in batches
                projector ─ load rows, read logs ───── what is the news? the log says, in order
-                  └─ projection.fold ──────────────── in memory, pure
+                  └─ fold ─────────────────────────── in memory, pure
                store ───── one transaction ────────── written if the row still is the one loaded
                feed ─── XACK ──────────────────────── only after the commit
                sweep ──────────────────────────────── finds what no hint told
@@ -21,7 +21,8 @@ The parts
 ======================  ==========================================================================
 `events`, `hint`        event ids, events, hints; raw replies of Redis become these and go no further
 `payload`               JSON between a log's bytes and jsonb
-`row`, `projection`     rows as handlers see them; declarations, and the fold
+`row`, `fold`           rows as handlers see them; events in, changed row out
+`projection`, `rule`    what authors declare; rules that reach across streams
 `keys`                  the names of all keys in Redis, and feed partitions
 `emit`                  producers' side; `batch_emit` for many events from a file
 `log`, `feed`           reading logs; this replica's place in the consumer group
@@ -63,14 +64,9 @@ from worker.errors import (
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
-from worker.projection import (
-    CrossStreamRule,
-    ProjectedRow,
-    Projection,
-    RuleTransaction,
-    RuleWrite,
-)
+from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
+from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite
 
 __all__ = [
     "ClaimRaceError",

@@ -1,24 +1,23 @@
-"""Projections as their authors write them, and the fold: events in, changed row out. No I/O here."""
+"""Projections as their authors declare them: a table, handlers by event type, a version."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import JSON, ColumnElement, DateTime, Integer, Table, Text, inspect
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import ARRAY
 
-from worker.errors import DeclarationError, RejectedEventError
-from worker.events import Event, EventId, UndecodableEvent
+from worker.errors import DeclarationError
+from worker.events import Event, UndecodableEvent
+from worker.fold import Folded, Handler, fold
 from worker.payload import encode
-from worker.row import RESERVED_NAMES, RawJson, Remark, Row, RowState, row_class
+from worker.row import RESERVED_NAMES, RawJson, Remark, RowState, row_class
+from worker.rule import CrossStreamRule
 
-Handler = Callable[[Any, Event], None]
 H = TypeVar("H", bound=Handler)
 
 
@@ -47,91 +46,6 @@ class ProjectedRow:
 KEPT_COLUMNS = frozenset(
     {"stream_id", "last_event_id", "updated_at", "first_event_id", "generation", "version"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RuleWrite:
-    """What one stream's write means for a cross-stream rule.
-
-    ``facts`` are what the handlers put into ``row.facts``, in event order. With ``replace`` the row was
-    folded from the start of its log: the facts are all there are, and older ones must be withdrawn.
-    """
-
-    stream_id: str
-    facts: tuple[Any, ...]
-    replace: bool
-
-
-class RuleTransaction(Protocol):
-    """A rule's part in one transaction; see `CrossStreamRule.prepare`."""
-
-    @property
-    def affected(self) -> Collection[str]:
-        """Streams outside the batch whose rows the rule may change: locked with those of the batch."""
-
-    async def apply(self, won: Collection[str]) -> None:
-        """Write the facts of the streams that won their comparison, and every column that follows from them.
-
-        Called once, with all rows of the batch and the affected ones locked. Raises ClaimRaceError when the
-        transaction must start again.
-        """
-
-
-class CrossStreamRule(Protocol):
-    """One rule of a projection that reaches across streams; it runs inside the transaction of a batch.
-
-    ``columns`` are the columns of the projection's table that the rule computes. They are neither folded nor
-    cached, since events of other streams change them.
-    """
-
-    @property
-    def columns(self) -> frozenset[str]: ...
-
-    async def prepare(self, connection: AsyncConnection, writes: Sequence[RuleWrite]) -> RuleTransaction:
-        """Take the rule's own locks, before any row is locked, and find the affected streams."""
-
-    async def abandoned(self, connection: AsyncConnection, limit: int) -> Sequence[str]:
-        """Streams that still have facts but no row, at most ``limit``."""
-
-    def settle(self, facts: Mapping[str, Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """The rule's columns for every stream, from all facts of all streams: the plain, in-memory answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """An event that can never be applied: it moves the position and nothing else."""
-
-    event_id: EventId
-    type: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerFailure:
-    """A handler raised: the stream stops before this event."""
-
-    event_id: EventId
-    type: str
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """What became of a row: its new state, which columns differ, and what stood in the way.
-
-    ``last`` is the last event that was applied or rejected, None when there was none; ``updated_at`` the
-    time of the last such event that has one.
-    """
-
-    state: RowState
-    changed: frozenset[str]
-    facts: tuple[Any, ...]
-    remarks: tuple[Remark, ...]
-    last: EventId | None
-    updated_at: datetime | None
-    applied: int
-    rejections: tuple[Rejection, ...]
-    failure: HandlerFailure | None
 
 
 class Projection:
@@ -209,67 +123,7 @@ class Projection:
         An event that is rejected leaves no trace but the position. At one whose handler raises anything else
         the fold ends, with everything before it applied.
         """
-        attempt = _Attempt()
-        while True:
-            row = self._row_class(state)
-            stopped_at = self._apply(row, events, attempt)
-            if stopped_at is not None:
-                if attempt.failure:
-                    events = events[:stopped_at]
-                continue
-            try:
-                after = row.state()
-                break
-            except Exception:
-                if attempt.check_each:
-                    raise
-                attempt.check_each = True  # Some event left what is no JSON: start over and find out which.
-        return Folded(
-            state=after,
-            changed=frozenset(
-                c for c, old, new in zip(self.columns, state, after, strict=True) if old != new
-            ),
-            facts=tuple(row.facts),
-            remarks=tuple(row.remarks),
-            last=events[-1].id if events else None,
-            updated_at=next((t for event in reversed(events) if (t := event.id.time)), None),
-            applied=len(events) - len(attempt.rejections),
-            rejections=tuple(attempt.rejections[at] for at in sorted(attempt.rejections)),
-            failure=attempt.failure,
-        )
-
-    def _apply(self, row: Row, events: Sequence[Event | UndecodableEvent], attempt: _Attempt) -> int | None:
-        """Apply events to a fresh row; None when that worked, else the index of the event that did not.
-
-        A handler that raises may have changed the row halfway, so the caller starts over without that event.
-        """
-        for at, event in enumerate(events):
-            if isinstance(event, UndecodableEvent):
-                attempt.rejections[at] = Rejection(event.id, event.type, event.reason)
-            if at in attempt.rejections:
-                continue
-            assert isinstance(event, Event)
-            try:
-                self._handlers[event.type](row, event)
-                if attempt.check_each:
-                    row.state()
-            except RejectedEventError as error:
-                attempt.rejections[at] = Rejection(event.id, event.type, str(error))
-                return at
-            except Exception as error:  # whatever it is, it stops this stream alone
-                attempt.failure = HandlerFailure(event.id, event.type, error)
-                return at
-        return None
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What earlier passes over the same events have found out."""
-
-    rejections: dict[int, Rejection] = field(default_factory=dict)
-    failure: HandlerFailure | None = None
-    check_each: bool = False
-    """Whether the row must be fit to be stored after each event, not only at the end."""
+        return fold(self._row_class, self._handlers, state, events)
 
 
 def _table_of(name: str, model: type[Any]) -> Table:

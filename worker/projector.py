@@ -10,8 +10,9 @@ import structlog
 
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.events import Event, EventId, UndecodableEvent
+from worker.fold import Folded
 from worker.log import Log, Page, PageRequest
-from worker.projection import Folded, Projection
+from worker.projection import Projection
 from worker.store import RowWrite, Stamp, Store, StoredRow
 
 log = structlog.get_logger(__name__)

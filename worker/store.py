@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import JSON, Column, Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.projection import Projection, RuleTransaction, RuleWrite
+from worker.projection import Projection
 from worker.row import RawJson, RowState
+from worker.rule import RuleTransaction, RuleWrite
 
 # A worker that is frozen inside a transaction must not hold up the others for longer than this.
 _LOCK_TIMEOUT = "5s"

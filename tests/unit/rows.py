@@ -7,7 +7,7 @@ from typing import Any
 
 from projections import strategies
 from worker import Event, EventId
-from worker.projection import Folded
+from worker.fold import Folded
 from worker.row import RawJson
 
 Said = tuple[str, dict[str, Any]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.tallies import Tally, added, event, tallies
 from worker import Event, EventId, Remark
 from worker.events import UndecodableEvent
-from worker.projection import Folded, Rejection
+from worker.fold import Folded, Rejection
 from worker.row import RawJson, RowState
 
 NEW: RowState = (0, None, RawJson("[]"))

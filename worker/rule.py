@@ -1,0 +1,57 @@
+"""Rules that reach across streams: what a projection may run inside the transaction of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class RuleWrite:
+    """What one stream's write means for a cross-stream rule.
+
+    ``facts`` are what the handlers put into ``row.facts``, in event order. With ``replace`` the row was
+    folded from the start of its log: the facts are all there are, and older ones must be withdrawn.
+    """
+
+    stream_id: str
+    facts: tuple[Any, ...]
+    replace: bool
+
+
+class RuleTransaction(Protocol):
+    """A rule's part in one transaction; see `CrossStreamRule.prepare`."""
+
+    @property
+    def affected(self) -> Collection[str]:
+        """Streams outside the batch whose rows the rule may change: locked with those of the batch."""
+
+    async def apply(self, won: Collection[str]) -> None:
+        """Write the facts of the streams that won their comparison, and every column that follows from them.
+
+        Called once, with all rows of the batch and the affected ones locked. Raises ClaimRaceError when the
+        transaction must start again.
+        """
+
+
+class CrossStreamRule(Protocol):
+    """One rule of a projection that reaches across streams; it runs inside the transaction of a batch.
+
+    ``columns`` are the columns of the projection's table that the rule computes. They are neither folded nor
+    cached, since events of other streams change them.
+    """
+
+    @property
+    def columns(self) -> frozenset[str]: ...
+
+    async def prepare(self, connection: AsyncConnection, writes: Sequence[RuleWrite]) -> RuleTransaction:
+        """Take the rule's own locks, before any row is locked, and find the affected streams."""
+
+    async def abandoned(self, connection: AsyncConnection, limit: int) -> Sequence[str]:
+        """Streams that still have facts but no row, at most ``limit``."""
+
+    def settle(self, facts: Mapping[str, Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """The rule's columns for every stream, from all facts of all streams: the plain, in-memory answer."""
