@@ -9,10 +9,10 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -153,7 +153,7 @@ async def _emit_one(
 async def _emit_file(settings: Settings, path: Path) -> None:
     types = _projected_types(settings)
     async with wiring.connect_redis(settings) as redis:
-        with click.open_file(str(path), encoding="utf-8") as lines:
+        with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8") as lines:
             async for event_id in emit_lines(redis, lines, projected_types=types, keys=settings.keys):
                 typer.echo(event_id)
 

@@ -59,6 +59,10 @@ class RunningCommand:
         self.output.seek(0)
         return self.output.read().decode()
 
+    def says(self, words: str) -> bool:
+        """Whether it has said this."""
+        return words in self.log
+
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> int:
         """Signal it and wait for its exit code."""
         self.process.send_signal(signum)

@@ -9,12 +9,14 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
+from functools import partial
 from typing import cast
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
 from tests.acceptance.commands import RunningCommand, running, worker_environment
@@ -84,20 +86,28 @@ class Replicas:
         self.workers[number] = self._start()
 
     async def stop(self) -> None:
+        """Stop both. One that has not started yet ends by the signal itself."""
         for worker in self.workers:
+            await wait_until(partial(worker.says, "started"), "a worker to start")
             assert await asyncio.to_thread(worker.stop) == 0, worker.log
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(parse_database_url(database_url), pool_size=1, application_name="test")
+    yield engine
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_restarted_workers_give_the_table_of_a_single_reader(
-    servers: RunningServers, database_url: str, keys_prefix: str, redis: Redis, seed: int
+    servers: RunningServers, database_url: str, engine: AsyncEngine, keys_prefix: str, redis: Redis, seed: int
 ) -> None:
     rng = random.Random(seed)
     keys = Keys(keys_prefix)
     universe = random_universe(rng, streams=STREAMS, events=EVENTS)
     expected = single_reader(universe)
     producer = Producer(redis, keys, universe, rng)
-    engine = make_engine(parse_database_url(database_url), pool_size=1, application_name="test")
     env = worker_environment(servers.redis_url, database_url, keys_prefix) | {
         "WORKER_CLAIM_AFTER_SECONDS": "1",
         "WORKER_BATCH_STREAMS": str(rng.choice([1, 3, 200])),
@@ -125,4 +135,3 @@ async def test_restarted_workers_give_the_table_of_a_single_reader(
             raise
         await wait_until(nothing_is_pending, "the last hints to be acknowledged", timeout=30)
         await replicas.stop()
-    await engine.dispose()
