@@ -66,12 +66,17 @@ SCENARIOS = {
     "old streams claim one strategy": Scenario(
         ("a", "b"),
         projected={"a": [message(1)], "b": [message(2)], "c": [claim(5, 7, saved=True)]},
-        news={"a": [claim(10, 7)], "b": [claim(12, 7), save(13)], "c": [save(11)]},
+        news={"a": [claim(12, 7)], "b": [claim(12, 7), save(13)], "c": [save(11)]},
     ),
     "a claim comes late, between two others": Scenario(
         ("b", "a"),
         projected={"a": [claim(10, 7, saved=True)], "c": [claim(30, 7)]},
         news={"b": [claim(12, 7, saved=True)], "a": [save(15), message(31)]},
+    ),
+    "two strategies of one stream are taken at once": Scenario(
+        ("b", "c"),
+        projected={"a": [claim(10, 7, saved=True), claim(20, 8)], "b": [message(1)], "c": [message(1)]},
+        news={"b": [claim(12, 7)], "c": [claim(30, 8)]},
     ),
     "batches swap strategies crosswise": Scenario(
         ("ab", "cd"),
@@ -96,15 +101,6 @@ SCENARIOS = {
     "both take the same new streams": Scenario(
         ("ab", "ab"),
         news={"a": [claim(10, 7), claim(14, 8, saved=True)], "b": [claim(12, 7, saved=True), claim(13, 8)]},
-    ),
-    "batches overlap": Scenario(
-        ("ab", "bc"),
-        projected={"a": [claim(1, 7)], "b": [claim(2, 8, saved=True)], "c": [claim(3, 9)]},
-        news={
-            "a": [claim(20, 9, saved=True)],
-            "b": [claim(21, 7)],
-            "c": [claim(22, 8), clear(23), claim(24, 7)],
-        },
     ),
     "batches overlap, some of it new": Scenario(
         ("abc", "cbd"),
@@ -144,12 +140,6 @@ SCENARIOS = {
         projected={"a": [claim(10, 7), claim(20, 8)], "b": [claim(11, 7), clear(12)], "c": [claim(19, 8)]},
         news={"a": [claim(30, 7)], "c": [claim(29, 7, saved=True)]},
         rows_deleted="abc",
-    ),
-    "a row is folded anew while another takes its strategy": Scenario(
-        ("a", "bc"),
-        projected={"a": [claim(10, 7, saved=True)], "b": [message(1)], "c": [claim(2, 7)]},
-        news={"b": [claim(12, 7)], "c": [claim(9, 7), save(11)]},
-        rows_deleted="a",
     ),
     "holders without history": Scenario(
         ("ab", "bc"),

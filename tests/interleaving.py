@@ -40,9 +40,10 @@ class HaltingReplica:
     ``action`` is what it does when it is started, once each time.
     """
 
-    def __init__(self, name: str, database_url: str) -> None:
+    def __init__(self, name: str, database_url: str, *, connections: int = 1) -> None:
         self.name = name
-        self.engine = make_engine(parse_database_url(database_url), pool_size=1, application_name=name)
+        url = parse_database_url(database_url)
+        self.engine = make_engine(url, pool_size=connections, application_name=name)
         self.boundaries = 0
         self._halt_at: int | None = None
         self._halted = asyncio.Event()
@@ -66,7 +67,7 @@ class HaltingReplica:
             await self._go_on.wait()
             self._halted.clear()
 
-    def start(self, action: Callable[[], Awaitable[object]], halt_at: int | None) -> None:
+    def start(self, action: Callable[[], Awaitable[object]], halt_at: int | None = None) -> None:
         """Begin; boundary 0 is before the first statement."""
         self.boundaries = 0
         self._halt_at = halt_at
@@ -108,6 +109,7 @@ class HaltingReplica:
             halted.cancel()
 
     async def close(self) -> None:
+        """Cancel what is still under way, wherever it stands, and drop all connections."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -145,8 +147,8 @@ async def interleave(
         standings.append(await part.replica.stand(observer))
         await observe()
     for part, standing in zip(parts, standings, strict=True):
+        part.replica.release()
         if standing is not Standing.FINISHED:
-            part.replica.release()
             await part.replica.stand(observer)
             await observe()
     for part in parts:

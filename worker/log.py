@@ -18,8 +18,11 @@ from worker.redis_client import pipelined, refused
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
 
-_MAX_PAGE_ENTRIES = 1_000
-_MIN_PAGE_ENTRIES = 2  # The entry to start from, and one more.
+_FIRST_ENTRIES = 8
+_MIN_ENTRIES = 2  # The entry to start from, and one more.
+_MAX_ENTRIES = 1_000
+_ENTRY_BYTES_AT_FIRST = 16_000.0
+_ENTRY_OVERHEAD_BYTES = 50
 
 # XREVRANGE from the client would send the whole last entry of every log, only to learn its id.
 _LAST_IDS = """
@@ -46,8 +49,9 @@ class Page:
     """Consecutive entries of one log.
 
     ``first_id`` and ``last_id`` are those of the entries read, of whatever type, and None where there were
-    none; ``events`` only those of projected types. ``ended`` says that the page reaches the end of the log
-    as it was at the time. ``refusal`` is set, and all else empty, where the key is no stream.
+    none; ``events`` only those of projected types, without the entry to start from, which is known already.
+    ``ended`` says that the page reaches the end of the log as it was at the time. ``refusal`` is set, and all
+    else empty, where the key is no stream.
     """
 
     first_id: str | None
@@ -72,11 +76,31 @@ class Finding:
     read_to: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _RawPage:
+    """Consecutive entries as the server sent them."""
+
+    entries: Sequence[RawEntry]
+    ended: bool
+    refusal: str | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes, about."""
+        return sum(len(part) for _, fields in self.entries for part in fields) + (
+            len(self.entries) * _ENTRY_OVERHEAD_BYTES
+        )
+
+    @property
+    def mean(self) -> float:
+        """Bytes an entry."""
+        return self.size / len(self.entries)
+
+
 class Log:
     """The logs of one projection: all streams under the key prefix, as events of its types.
 
-    A read is bounded in bytes as well as in entries: the number of entries asked for follows the size of
-    those seen lately.
+    Redis bounds a read in entries only. Here it is bounded in bytes, by the size of the entries seen before.
     """
 
     def __init__(
@@ -87,44 +111,73 @@ class Log:
         self._types = {event_type.encode(): event_type for event_type in types}
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
-        self._entry_bytes = 1_000.0  # A running mean that rises at once and sinks slowly.
+        self._entry_bytes = _ENTRY_BYTES_AT_FIRST
 
     async def read(self, requests: Sequence[PageRequest]) -> list[Page]:
         """One page of each log, in the order of the requests."""
-        count = self._page_entries(len(requests))
-        replies = await pipelined(
-            self._redis,
-            [("XRANGE", self.keys.log(r.stream_id), r.start or "-", "+", "COUNT", count) for r in requests],
-        )
-        return [self._page(reply, count) for reply in replies]
+        return [self._page(r.start, raw) for r, raw in zip(requests, await self._read(requests), strict=True)]
 
-    def _page_entries(self, logs: int) -> int:
-        share = self._page_bytes / max(logs, 1)
-        return max(_MIN_PAGE_ENTRIES, min(_MAX_PAGE_ENTRIES, int(share / self._entry_bytes)))
-
-    def _page(self, reply: Any, count: int) -> Page:
-        if refused(reply):
-            return Page(None, None, (), ended=True, refusal=str(reply))
-        if not reply:
-            return Page(None, None, (), ended=True)
-        self._measure(reply)
+    def _page(self, start: str | None, raw: _RawPage) -> Page:
+        if not raw.entries:
+            return Page(None, None, (), ended=True, refusal=raw.refusal)
+        known = start is not None and raw.entries[0][0] == start.encode()
         events = [
             event
-            for raw_id, fields in reply
+            for raw_id, fields in raw.entries[known:]
             if (event := parse_entry(raw_id, fields, self._types, self._max_payload_bytes)) is not None
         ]
-        return Page(reply[0][0].decode(), reply[-1][0].decode(), events, ended=len(reply) < count)
+        return Page(raw.entries[0][0].decode(), raw.entries[-1][0].decode(), events, ended=raw.ended)
 
-    def _measure(self, entries: Sequence[RawEntry]) -> None:
-        total = sum(len(part) for _, fields in entries for part in fields)
-        mean = total / len(entries) + 50
-        self._entry_bytes = max(mean, self._entry_bytes + (mean - self._entry_bytes) / 16)
+    async def _read(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
+        """Entries of each log, all together about ``page_bytes`` at most.
+
+        A few entries of each come first. They tell how large a log's entries are, and so how many more of
+        them there is room for, if it goes on.
+        """
+        pages: list[_RawPage] = []
+        waiting = list(requests)
+        while waiting:
+            count = max(
+                _MIN_ENTRIES, min(_FIRST_ENTRIES, int(self._page_bytes / len(waiting) / self._entry_bytes))
+            )
+            at_once = max(1, int(self._page_bytes / count / self._entry_bytes))
+            pages += await self._read_entries(
+                [(r.stream_id, r.start or "-") for r in waiting[:at_once]], count
+            )
+            del waiting[:at_once]
+        longer = [at for at, page in enumerate(pages) if not page.ended]
+        room = (self._page_bytes - sum(page.size for page in pages)) / max(len(longer), 1)
+        counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
+        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 0}
+        ranges = [(requests[at].stream_id, b"(" + pages[at].entries[-1][0]) for at in going_on]
+        for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
+            pages[at] = _RawPage([*pages[at].entries, *rest.entries], ended=rest.ended)
+        return pages
+
+    async def _read_entries(self, ranges: Sequence[tuple[str, str | bytes]], *counts: int) -> list[_RawPage]:
+        """Up to ``counts`` entries of each log, from an id on; one count serves for all."""
+        each = counts if len(counts) == len(ranges) else counts * len(ranges)
+        commands = [
+            ("XRANGE", self.keys.log(stream_id), start, "+", "COUNT", count)
+            for (stream_id, start), count in zip(ranges, each, strict=True)
+        ]
+        pages: list[_RawPage] = []
+        for reply, count in zip(await pipelined(self._redis, commands), each, strict=True):
+            if _is_no_stream(reply):
+                pages.append(_RawPage((), ended=True, refusal=str(reply)))
+                continue
+            page = _RawPage(reply, ended=len(reply) < count)
+            if reply:
+                # A running mean that rises at once and sinks slowly.
+                self._entry_bytes = max(page.mean, self._entry_bytes + (page.mean - self._entry_bytes) / 16)
+            pages.append(page)
+        return pages
 
     async def first_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's first entry; None where there is no log, or an empty one."""
         commands = [("XRANGE", self.keys.log(s), "-", "+", "COUNT", 1) for s in stream_ids]
         replies = await pipelined(self._redis, commands)
-        return [None if refused(reply) or not reply else reply[0][0].decode() for reply in replies]
+        return [None if _is_no_stream(reply) or not reply else reply[0][0].decode() for reply in replies]
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one."""
@@ -140,15 +193,11 @@ class Log:
         """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded."""
         findings: dict[str, Finding] = {}
         while requests:
-            count = self._page_entries(len(requests))
-            commands = [
-                ("XRANGE", self.keys.log(r.stream_id), r.start or "-", "+", "COUNT", count) for r in requests
-            ]
             further: list[PageRequest] = []
-            for request, reply in zip(requests, await pipelined(self._redis, commands), strict=True):
-                finding = self._find(request, [] if refused(reply) else reply)
+            for request, page in zip(requests, await self._read(requests), strict=True):
+                finding = self._find(request, page.entries)
                 findings[request.stream_id] = finding
-                if not finding.news and not refused(reply) and len(reply) == count:
+                if not finding.news and not page.ended:
                     further.append(PageRequest(request.stream_id, finding.read_to))
             requests = further
         return list(findings.values())
@@ -175,3 +224,12 @@ class Log:
         parsed = [parse_stream_id(bytes(name[prefix_bytes:])) for name in names if isinstance(name, bytes)]
         streams = [stream_id for stream_id in parsed if stream_id is not None]
         return int(cursor), streams, len(parsed) - len(streams)
+
+
+def _is_no_stream(reply: Any) -> bool:
+    """Whether a key holds something else than a stream; any other refusal is the server's and is raised."""
+    if not refused(reply):
+        return False
+    if str(reply).startswith("WRONGTYPE"):
+        return True
+    raise reply

@@ -57,7 +57,7 @@ class Pending:
         self._streams: dict[str, _Stream] = {}
         self._hinted: Queue = OrderedDict()
         self._swept: Queue = OrderedDict()
-        self._hints_in_hand = 0
+        self._in_hand: set[Hint] = set()
         self._first_added_at = 0.0
         self._flush = False
         self._closed = False
@@ -73,14 +73,20 @@ class Pending:
 
     @property
     def hints_in_hand(self) -> int:
-        return self._hints_in_hand
+        return len(self._in_hand)
 
     def add_hints(self, hints: Iterable[Hint], *, flush: bool) -> None:
-        """Queue the streams that the hints name. With ``flush`` nothing that is in hand lingers any more."""
+        """Queue the streams that the hints name. With ``flush`` nothing that is in hand lingers any more.
+
+        A hint that is in hand already is passed over: while PostgreSQL is away, the same ones are claimed
+        again and again.
+        """
         for hint in hints:
+            if hint in self._in_hand:
+                continue
+            self._in_hand.add(hint)
             stream = self._streams.setdefault(hint.stream_id, _Stream())
             stream.hints.append(hint)
-            self._hints_in_hand += 1
             if hint.stream_id in self._swept:  # Somebody waits for it now.
                 del self._swept[hint.stream_id]
                 self._make_swept_room()
@@ -89,7 +95,7 @@ class Pending:
         if flush:
             self._flush = True
             self._changed.set()
-        if self._hints_in_hand >= self._max_hints:
+        if len(self._in_hand) >= self._max_hints:
             self._room.clear()
 
     def add_swept(self, stream_id: str) -> None:
@@ -192,8 +198,8 @@ class Pending:
             stream.queued = True
             self._flush = True
         else:
-            self._hints_in_hand -= len(work.hints)
-            if self._hints_in_hand < self._max_hints:
+            self._in_hand.difference_update(work.hints)
+            if len(self._in_hand) < self._max_hints:
                 self._room.set()
         if stream.queued:
             self._put(work.stream_id, self._hinted if stream.hints else self._swept)

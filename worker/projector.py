@@ -132,12 +132,12 @@ class Projector:
         if page.refusal is not None:
             log.warning("log_unreadable", stream=stream_id, reason=page.refusal)
             batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
-        elif known.row and start and known.row.stamp.version != self._projection.version:
+        elif known.row and _projected_by_other_version(known.row, self._projection.version):
             log.warning("row_of_other_version", stream=stream_id, version=known.row.stamp.version)
             batch.results[stream_id] = StreamResult(Outcome.OTHER_VERSION)
         elif start is not None and page.first_id != start:
             return None
-        return _after(start, page.events) if stream_id not in batch.results else ()
+        return page.events if stream_id not in batch.results else ()
 
     async def _examine_astray(
         self, astray: dict[str, Page], known: dict[str, KnownStream], batch: _Batch
@@ -252,6 +252,11 @@ def _start(known: KnownStream) -> str | None:
     return known.read_to or (known.row.stamp.last_event_id if known.row else None)
 
 
+def _projected_by_other_version(row: StoredRow, version: int) -> bool:
+    """A row without a position was made by somebody else: its version says nothing."""
+    return row.stamp.last_event_id is not None and row.stamp.version != version
+
+
 def _go_on(row: StoredRow | None, halfway: _Halfway | None) -> KnownStream:
     """What is known of a row just loaded: how far its log was read, too, if it is the same row as then."""
     if halfway is None or halfway.stamp != _stamp(row):
@@ -261,12 +266,6 @@ def _go_on(row: StoredRow | None, halfway: _Halfway | None) -> KnownStream:
 
 def _stamp(row: StoredRow | None) -> Stamp | None:
     return row.stamp if row else None
-
-
-def _after(
-    start: str | None, events: Sequence[Event | UndecodableEvent]
-) -> Sequence[Event | UndecodableEvent]:
-    return events[1:] if events and str(events[0].id) == start else events
 
 
 def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:

@@ -101,7 +101,9 @@ class Service:
             await wait_for(self._stop, period if swept else min(period, _LEASE_POLL_SECONDS))
 
     async def _keep_house(self) -> None:
-        while not await wait_for(self._stop, _HOUSEKEEPING_SECONDS):
+        # Often enough for a short claim_after, yet never in a busy loop.
+        pause = min(_HOUSEKEEPING_SECONDS, max(self._pace.claim_after.total_seconds(), 0.5))
+        while not await wait_for(self._stop, pause):
             abandoned = partial(self._feed.claim_abandoned, self._pace.claim_after)
             if hints := await self._persevere("claiming abandoned hints", abandoned):
                 await self._take_in(hints)

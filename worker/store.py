@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Dialect
+from sqlalchemy import JSON, Column, Dialect, Enum, String
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.projection import Projection
@@ -116,11 +116,14 @@ class Store:
             return {row[0]: row[1] for row in await _fetch(connection, sql, list(stream_ids))}
 
     async def streams_after(self, stream_id: str, limit: int) -> list[str]:
-        """Streams that have a projected row, in the order of their keys, from the one after ``stream_id``."""
+        """Streams that have a projected row, from the one after ``stream_id``, in the primary key's order.
+
+        Which order that is depends on the database; any would do to walk through the table.
+        """
         sql = f"""
             SELECT stream_id FROM {self._table}
-            WHERE stream_id COLLATE "C" > $1 AND last_event_id IS NOT NULL
-            ORDER BY stream_id COLLATE "C" LIMIT $2"""
+            WHERE stream_id > $1 AND last_event_id IS NOT NULL
+            ORDER BY stream_id LIMIT $2"""
         async with self._engine.connect() as connection:
             return [row[0] for row in await _fetch(connection, sql, stream_id, limit)]
 
@@ -250,8 +253,12 @@ class Store:
 
 
 def _sql_type(column: Column[Any], dialect: Dialect) -> str:
-    """The type of a column as an array parameter spells it; JSON travels as text."""
-    return "text" if isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
+    """The type of a column as an array parameter spells it.
+
+    JSON travels as text, and so does text of limited length: a cast to its type would cut it without a word.
+    """
+    is_text = isinstance(column.type, String) and not isinstance(column.type, Enum)
+    return "text" if is_text or isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
 
 
 async def _fetch(connection: AsyncConnection, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:

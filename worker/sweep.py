@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from worker.cache import RowCache
 from worker.events import EventId
 from worker.keys import Keys
-from worker.log import Log, PageRequest
+from worker.log import Finding, Log, PageRequest
 from worker.pending import Pending
 from worker.projector import Outcome, StreamResult
 from worker.store import Store
@@ -157,16 +157,16 @@ class Sweep:
         if not moved:
             return
         starts = await self._starts(moved)
-        for finding in await self._logs.find_projected(
-            [PageRequest(s, start) for s, start in starts.items()]
-        ):
+        findings = await self._logs.find_projected([PageRequest(s, start) for s, start in starts.items()])
+        for finding in await self._without_old_news(findings, starts):
             if not finding.news:
                 self._settle(finding.stream_id, finding.read_to)
                 continue
             report.behind += 1
             if finding.oldest is not None:
                 oldest = EventId.parse(finding.oldest).ms
-                report.oldest_behind_ms = min(report.oldest_behind_ms or oldest, oldest)
+                known = report.oldest_behind_ms
+                report.oldest_behind_ms = oldest if known is None else min(known, oldest)
             await self._queue(finding.stream_id, moved[finding.stream_id])
 
     async def _starts(self, moved: dict[str, str]) -> dict[str, str | None]:
@@ -180,6 +180,19 @@ class Sweep:
             unknown = [stream_id for stream_id, start in starts.items() if start is None]
             starts.update(await self._store.positions(unknown))
         return starts
+
+    async def _without_old_news(
+        self, findings: Sequence[Finding], starts: dict[str, str | None]
+    ) -> list[Finding]:
+        """The findings, those with news looked at again from where their rows stand now.
+
+        Other replicas have projected most of what this one has not.
+        """
+        news = [finding.stream_id for finding in findings if finding.news]
+        positions = await self._store.positions(news) if news else {}
+        again = [PageRequest(s, p) for s, p in positions.items() if p is not None and p != starts[s]]
+        later = {finding.stream_id: finding for finding in await self._logs.find_projected(again)}
+        return [later.get(finding.stream_id, finding) for finding in findings]
 
     async def _look_at_rows(self) -> int:
         """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""
@@ -204,10 +217,13 @@ class Sweep:
         self._pending.add_swept(stream_id)
 
     async def _withdraw_abandoned(self) -> None:
-        """Withdraw the facts of deleted conversations: those with neither row nor log."""
+        """Withdraw the facts of deleted conversations: those without a row, and with nothing to project.
+
+        A straggler may have written another entry to a log that was deleted, such as a token delta.
+        """
         abandoned = await self._store.abandoned(_STEP_KEYS)
-        last_ids = await self._logs.last_ids(abandoned) if abandoned else []
-        gone = [s for s, last_id in zip(abandoned, last_ids, strict=True) if last_id is None]
+        findings = await self._logs.find_projected([PageRequest(s, None) for s in abandoned])
+        gone = [finding.stream_id for finding in findings if not finding.news]
         if gone:
             await self._store.withdraw(gone)
             log.info("deleted_streams_withdrawn", streams=len(gone))

@@ -9,10 +9,10 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from datetime import timedelta
 from functools import partial
-from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -22,8 +22,8 @@ from projections import strategies
 from tests.acceptance.commands import RunningCommand, running, worker_environment
 from tests.conversations import Universe, random_universe
 from tests.integration.test_law import differences
+from tests.producers import Producer
 from tests.reference.model import single_reader
-from tests.reference.wire import numerically
 from tests.servers import RunningServers
 from tests.tables import read_table
 from tests.waiting import wait_until
@@ -32,40 +32,11 @@ from worker.database import make_engine, parse_database_url
 
 SEEDS = int(os.environ.get("RESTART_SEEDS", "3"))
 STREAMS = 12
-EVENTS = 600
-RESTARTS = 5
-
-
-class Producer:
-    """Appends a universe in the order of its event ids, with hints for some events, and a few wrong ones."""
-
-    def __init__(self, redis: Redis, keys: Keys, universe: Universe, rng: random.Random) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._rng = rng
-        entries = [(event_id, s, fields) for s, log in universe.items() for event_id, fields in log]
-        self._left = sorted(entries, key=lambda entry: (numerically(entry[0]), entry[1].encode()))
-
-    async def produce(self, share: float) -> None:
-        """Append about this share of all events."""
-        for _ in range(min(len(self._left), round(share * EVENTS))):
-            event_id, stream_id, fields = self._left.pop(0)
-            pairs = [part for pair in fields.items() for part in pair]
-            await self._send("XADD", self._keys.log(stream_id), event_id, *pairs)
-            event_type = fields.get(b"type", b"").decode("utf-8", "replace")
-            if event_type in strategies.types and self._rng.random() < 0.7:
-                await self._hint(stream_id, event_type)
-            if self._rng.random() < 0.1:
-                await self._hint(self._rng.choice([stream_id, "nobody"]), "user_message")
-            if self._rng.random() < 0.02:
-                await self._send("XADD", self._keys.feed(0), "*", "nonsense", b"\xff")
-
-    async def _hint(self, stream_id: str, event_type: str) -> None:
-        feed = self._keys.feed(self._keys.partition(stream_id))
-        await self._send("XADD", feed, "*", "stream", stream_id, "type", event_type)
-
-    async def _send(self, *command: str | bytes) -> None:
-        await cast("Awaitable[bytes]", self._redis.execute_command(*command))
+EVENTS = 800
+RESTARTS = 4
+LONGEST_PAUSE = timedelta(seconds=0.4)
+START_SECONDS = 30
+STARTED = '"event": "started"'
 
 
 class Replicas:
@@ -79,17 +50,27 @@ class Replicas:
     def _start(self) -> RunningCommand:
         return self._stack.enter_context(running("run", env=self._env))
 
-    async def restart(self, number: int, signum: signal.Signals) -> None:
-        code = await asyncio.to_thread(self.workers[number].stop, signum)
-        if signum is signal.SIGTERM:
-            assert code in (0, -signal.SIGTERM), self.workers[number].log  # stopped while it was starting
+    async def restart_at_random(self, rng: random.Random) -> None:
+        """Kill or stop one of them, as a rule while it works, now and then while it is still starting."""
+        number = rng.randrange(2)
+        worker = self.workers[number]
+        if rng.random() < 0.8:
+            await wait_until(partial(worker.says, STARTED), "a worker to start", START_SECONDS)
+        await asyncio.sleep(rng.uniform(0, 0.5))  # The moment of the restart is what is random here.
+        had_started = worker.says(STARTED)
+        signum = rng.choice([signal.SIGKILL, signal.SIGTERM])
+        code = await asyncio.to_thread(worker.stop, signum)
+        # One that has not started may not listen to signals yet.
+        allowed = {-signum} if signum is signal.SIGKILL else {0} if had_started else {0, -signum}
+        assert code in allowed, f"{signum.name}: exit code {code}\n{worker.log}"
         self.workers[number] = self._start()
 
     async def stop(self) -> None:
-        """Stop both. One that has not started yet ends by the signal itself."""
+        """Stop both, once they have started, as a service manager does."""
         for worker in self.workers:
-            await wait_until(partial(worker.says, "started"), "a worker to start")
-            assert await asyncio.to_thread(worker.stop) == 0, worker.log
+            await wait_until(partial(worker.says, STARTED), "a worker to start", START_SECONDS)
+        codes = await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in self.workers))
+        assert codes == [0, 0], "\n".join(worker.log for worker in self.workers)
 
 
 @pytest.fixture
@@ -107,11 +88,16 @@ async def test_restarted_workers_give_the_table_of_a_single_reader(
     keys = Keys(keys_prefix)
     universe = random_universe(rng, streams=STREAMS, events=EVENTS)
     expected = single_reader(universe)
-    producer = Producer(redis, keys, universe, rng)
+    halves: list[Universe] = [dict(list(universe.items())[half::2]) for half in range(2)]
+    producers = [
+        Producer(redis, keys, logs, random.Random(rng.random()), longest_pause=LONGEST_PAUSE)
+        for logs in halves
+    ]
     env = worker_environment(servers.redis_url, database_url, keys_prefix) | {
         "WORKER_CLAIM_AFTER_SECONDS": "1",
         "WORKER_BATCH_STREAMS": str(rng.choice([1, 3, 200])),
         "WORKER_CACHE_MEGABYTES": rng.choice(["0", "64"]),
+        "WORKER_PAGE_MEGABYTES": rng.choice(["0.001", "16"]),
     }
 
     async def all_is_right() -> bool:
@@ -121,17 +107,20 @@ async def test_restarted_workers_give_the_table_of_a_single_reader(
         pending = [await redis.xpending(keys.feed(p), strategies.name) for p in range(keys.partitions)]
         return all(summary["pending"] == 0 for summary in pending)
 
+    hurry = asyncio.Event()
     with ExitStack() as stack:
         replicas = Replicas(env, stack)
-        for _ in range(RESTARTS):
-            await asyncio.sleep(rng.random())  # The moment of the restart is what is random here.
-            await producer.produce(rng.random() * 2 / RESTARTS)
-            await replicas.restart(rng.randrange(2), rng.choice([signal.SIGKILL, signal.SIGTERM]))
-        await producer.produce(1)
+        async with asyncio.TaskGroup() as tasks:
+            for producer in producers:
+                tasks.create_task(producer.run(hurry))
+            for _ in range(RESTARTS):
+                await replicas.restart_at_random(rng)
+            hurry.set()
         try:
             await wait_until(all_is_right, f"the table of seed {seed}", timeout=30)
         except AssertionError:
-            assert differences(await read_table(engine), expected) == []
+            assert differences(await read_table(engine), expected) == [], f"seed {seed}"
             raise
         await wait_until(nothing_is_pending, "the last hints to be acknowledged", timeout=30)
         await replicas.stop()
+        assert await all_is_right(), "what was right must stay so"

@@ -23,6 +23,19 @@ async def test_a_stream_stands_in_the_queue_once_with_all_its_hints() -> None:
     assert await lingers(pending)
 
 
+async def test_a_hint_that_is_delivered_again_is_kept_once() -> None:
+    pending = queue()
+    first = hint("a")
+    pending.add_hints([first, first], flush=True)
+    [work] = await take(pending)
+    pending.add_hints([first], flush=True)
+    assert (work.hints, pending.hints_in_hand) == ([first], 1)
+    pending.finish(work)
+    assert (len(pending), pending.hints_in_hand) == (0, 0)
+    pending.add_hints([first], flush=True)
+    assert await take(pending) == [Work("a", [first])]
+
+
 async def test_streams_are_taken_in_the_order_of_their_news() -> None:
     pending = queue(batch_streams=2)
     pending.add_hints(hints("c", "a", "b", "a"), flush=False)
@@ -53,11 +66,11 @@ async def test_news_that_arrive_in_flight_are_handed_out_by_the_next_pass() -> N
 
 async def test_a_stream_swept_in_flight_is_queued_again() -> None:
     pending = queue()
-    pending.add_swept("a")
+    pending.add_hints(hints("a"), flush=True)
     [work] = await take(pending)
     pending.add_swept("a")
     pending.finish(work)
-    assert await take_streams(pending) == ["a"]
+    assert await take(pending) == [Work("a", [])]
 
 
 async def test_a_finished_stream_is_forgotten() -> None:

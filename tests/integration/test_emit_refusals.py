@@ -1,0 +1,111 @@
+"""Emitting what no log may hold, or where the server refuses it: an error says so and nothing is appended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.logs import hints_of, log_of
+from worker import EmitError, InvalidEventError, Keys, OutcomeUnknownError, emit
+from worker.embedded.redis_server import find_redis_server, start_redis
+from worker.errors import FeedPartitionsError
+
+
+@pytest.mark.parametrize("stream_id", ["a\0b", "\0", "x" * 513, "é" * 257, "\ud800"])
+async def test_a_stream_id_that_nothing_can_store_is_refused(
+    redis: Redis, keys: Keys, stream_id: str
+) -> None:
+    with pytest.raises(InvalidEventError):
+        await emit(redis, stream_id, "", "user_message", {}, keys=keys)
+    assert await redis.keys(f"{keys.prefix}*") == []
+
+
+async def test_the_longest_stream_id_is_not_refused(redis: Redis, keys: Keys) -> None:
+    await emit(redis, "é" * 256, "", "user_message", {}, keys=keys)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for _ in range(levels):
+        data = {"a": data}
+    return data
+
+
+def endless() -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    data["a"] = [data]
+    return data
+
+
+@pytest.mark.parametrize("data", [[], "text", None, 5, nested(100_000), endless()], ids=type)
+async def test_data_that_are_no_object_are_refused(redis: Redis, keys: Keys, data: Any) -> None:
+    with pytest.raises(InvalidEventError):
+        await emit(redis, "a", "", "user_message", data, keys=keys)
+    assert await redis.keys(f"{keys.prefix}*") == []
+
+
+@pytest.mark.parametrize(("operation_id", "event_type"), [("", ""), ("", "\ud800"), ("\ud800", "x")])
+async def test_types_and_operations_that_are_no_text_are_refused(
+    redis: Redis, keys: Keys, operation_id: str, event_type: str
+) -> None:
+    with pytest.raises(InvalidEventError):
+        await emit(redis, "a", operation_id, event_type, {}, keys=keys)
+
+
+async def test_a_log_key_of_another_type_is_refused(redis: Redis, any_client: Redis, keys: Keys) -> None:
+    await redis.set(keys.log("a"), "text")
+    for projected_types in (None, set[str]()):
+        with pytest.raises(EmitError, match="WRONGTYPE") as caught:
+            await emit(any_client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
+        assert not isinstance(caught.value, OutcomeUnknownError)
+    assert await redis.get(keys.log("a")) == b"text"
+    assert await emit(any_client, "b", "", "x", {}, keys=keys)
+
+
+async def test_a_feed_key_of_another_type_does_not_keep_the_event_out(redis: Redis, keys: Keys) -> None:
+    await redis.set(keys.feed(keys.partition("a")), "text")
+    event_id = await emit(redis, "a", "", "user_message", {}, keys=keys)
+    assert [appended for appended, _ in await log_of(redis, keys, "a")] == [event_id]
+
+
+async def test_another_number_of_partitions_than_the_workers_is_refused(
+    redis: Redis, any_client: Redis, keys_prefix: str
+) -> None:
+    keys, others = Keys(keys_prefix, partitions=4), Keys(keys_prefix, partitions=8)
+    await redis.set(keys.feed_partitions, 8)
+    with pytest.raises(FeedPartitionsError, match=r"Keys\(partitions=8\)"):
+        await emit(any_client, "a", "", "user_message", {}, keys=keys)
+    assert await log_of(redis, keys, "a") == []
+    await emit(any_client, "a", "", "user_message", {}, keys=others)
+
+
+async def test_before_the_first_worker_any_number_of_partitions_will_do(
+    redis: Redis, keys_prefix: str
+) -> None:
+    await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
+    await redis.set(Keys(keys_prefix).feed_partitions, 8)
+    with pytest.raises(FeedPartitionsError):
+        await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
+
+
+@pytest.fixture
+def full_redis(tmp_path: Path) -> Iterator[str]:
+    """The URL of a Redis of its own, which is not durable and may be filled."""
+    server = start_redis(find_redis_server(), tmp_path, kept=False, durable=False)
+    yield server.url
+    server.process.stop()
+
+
+async def test_a_redis_without_memory_is_refused(full_redis: str, keys: Keys) -> None:
+    async with Redis.from_url(full_redis) as client:
+        await emit(client, "a", "", "user_message", {}, keys=keys)
+        await client.config_set("maxmemory", 1)
+        for projected_types in (None, set[str]()):
+            with pytest.raises(EmitError, match="nothing was appended") as caught:
+                await emit(client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
+            assert not isinstance(caught.value, OutcomeUnknownError)
+        assert len(await log_of(client, keys, "a")) == len(await hints_of(client, keys, "a")) == 1

@@ -1,0 +1,79 @@
+"""Looking over all logs: their first and last entries, and finding them under any prefix."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.logs import append, logs_of
+from worker import Keys
+from worker.log import Log
+
+
+@pytest.fixture
+def client(either_client: Redis) -> Redis:
+    return either_client
+
+
+# First and last entries.
+
+
+async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis, keys: Keys) -> None:
+    await append(client, keys, "a", "delta", "user_message", "delta")
+    await append(client, keys, "emptied", "delta")
+    await client.xdel(keys.log("emptied"), "1-0")
+    await client.set(keys.log("text"), "x")
+    streams = ["missing", "a", "text", "emptied", "a"]
+    logs = logs_of(client, keys)
+    assert await logs.first_ids(streams) == [None, "1-0", None, None, "1-0"]
+    assert await logs.last_ids(streams) == [None, "3-0", None, None, "3-0"]
+
+
+async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(client: Redis, keys: Keys) -> None:
+    await append(client, keys, "a", "delta")
+    logs = logs_of(client, keys)
+    for _ in range(2):
+        await client.script_flush()
+        assert await logs.last_ids(["a"]) == ["1-0"]
+
+
+# Scanning.
+
+
+async def scan_all(logs: Log) -> tuple[list[str], int]:
+    """All streams, each once, and how many keys were unusable."""
+    cursor, found, unusable = await logs.scan(0, 10)
+    streams = set(found)
+    while cursor:
+        cursor, found, more = await logs.scan(cursor, 10)
+        streams.update(found)
+        unusable += more
+    return sorted(streams), unusable
+
+
+async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, keys: Keys) -> None:
+    streams = sorted(["a", "", "é", "a:b", "*", "[x]", " ", "\\", *(f"s{number}" for number in range(50))])
+    for stream_id in streams:
+        await append(client, keys, stream_id, "delta")
+    await client.set(keys.log("text"), "x")
+    await client.xadd(f"{keys.prefix}strea:other", {"a": "b"})
+    await client.xadd(keys.feed(0), {"a": "b"})
+    assert await scan_all(logs_of(client, keys)) == (streams, 0)
+
+
+@pytest.mark.parametrize("glob", ["*", "?", "[a-z]", "[^a]", "a\\", "\\*", "]", "^"])
+async def test_a_prefix_is_no_pattern(client: Redis, keys_prefix: str, glob: str) -> None:
+    keys, others = Keys(f"{keys_prefix}{glob}"), Keys(f"{keys_prefix}{secrets.token_hex(2)}")
+    await append(client, keys, "mine", "delta")
+    await append(client, others, "theirs", "delta")
+    await append(client, Keys(f"{keys_prefix}x"), "theirs", "delta")
+    assert await scan_all(logs_of(client, keys)) == (["mine"], 0)
+
+
+async def test_names_that_are_no_stream_ids_are_counted(client: Redis, keys: Keys) -> None:
+    await append(client, keys, "a", "delta")
+    for name in (b"\xff", b"a\0b", b"x" * 513):
+        await client.xadd(keys.log_prefix.encode() + name, {"a": "b"})
+    assert await scan_all(logs_of(client, keys)) == (["a"], 3)
