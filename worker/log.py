@@ -78,23 +78,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _RawPage:
-    """Consecutive entries as the server sent them."""
+    """Consecutive entries as the server sent them, and about how many bytes one of them takes."""
 
     entries: Sequence[RawEntry]
     ended: bool
+    mean: float = 0.0
     refusal: str | None = None
-
-    @property
-    def size(self) -> int:
-        """In bytes, about."""
-        return sum(len(part) for _, fields in self.entries for part in fields) + (
-            len(self.entries) * _ENTRY_OVERHEAD_BYTES
-        )
-
-    @property
-    def mean(self) -> float:
-        """Bytes an entry."""
-        return self.size / len(self.entries)
 
 
 class Log:
@@ -146,7 +135,7 @@ class Log:
             )
             del waiting[:at_once]
         longer = [at for at, page in enumerate(pages) if not page.ended]
-        room = (self._page_bytes - sum(page.size for page in pages)) / max(len(longer), 1)
+        room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
         counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
         going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 0}
         ranges = [(requests[at].stream_id, b"(" + pages[at].entries[-1][0]) for at in going_on]
@@ -166,11 +155,10 @@ class Log:
             if _is_no_stream(reply):
                 pages.append(_RawPage((), ended=True, refusal=str(reply)))
                 continue
-            page = _RawPage(reply, ended=len(reply) < count)
-            if reply:
-                # A running mean that rises at once and sinks slowly.
-                self._entry_bytes = max(page.mean, self._entry_bytes + (page.mean - self._entry_bytes) / 16)
-            pages.append(page)
+            mean = _mean_bytes(reply)
+            pages.append(_RawPage(reply, len(reply) < count, mean))
+            if reply:  # A running mean that rises at once and sinks slowly.
+                self._entry_bytes = max(mean, self._entry_bytes + (mean - self._entry_bytes) / 16)
         return pages
 
     async def first_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
@@ -233,3 +221,10 @@ def _is_no_stream(reply: Any) -> bool:
     if str(reply).startswith("WRONGTYPE"):
         return True
     raise reply
+
+
+def _mean_bytes(entries: Sequence[RawEntry]) -> float:
+    """About how many bytes an entry takes, by the first few of them."""
+    some = entries[:_FIRST_ENTRIES]
+    total = sum(len(part) for _, fields in some for part in fields)
+    return total / len(some) + _ENTRY_OVERHEAD_BYTES if some else 0.0
