@@ -60,6 +60,7 @@ class Pending:
         self._in_hand: set[Hint] = set()
         self._first_added_at = 0.0
         self._flush = False
+        self._hurried = False
         self._closed = False
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -95,12 +96,12 @@ class Pending:
         if flush:
             self._flush = True
             self._changed.set()
-        if len(self._in_hand) >= self._max_hints:
+        if len(self._in_hand) >= self._max_hints and not self._hurried:
             self._room.clear()
 
     def add_swept(self, stream_id: str) -> None:
-        """Queue a stream that the sweep found behind its log; dropped after `close`."""
-        if self._closed:
+        """Queue a stream that the sweep found behind its log; dropped after `hurry`."""
+        if self._hurried:
             return
         self._enqueue(stream_id, self._streams.setdefault(stream_id, _Stream()), self._swept)
         if len(self._swept) >= self._max_swept:
@@ -127,17 +128,22 @@ class Pending:
         """Wait until there is room for more streams of the sweep, which must not fill memory in one go."""
         await wait_for(self._swept_room)
 
+    def hurry(self) -> None:
+        """From now on nobody waits for room, and nothing more is swept in: the reader is about to stop."""
+        self._hurried = True
+        self._room.set()
+        self._swept_room.set()
+
     def close(self) -> None:
         """From now on `take` lingers no more, and gives an empty batch once the queue is empty.
 
         Streams that the sweep queued are dropped: whoever sweeps next finds them again.
         """
+        self.hurry()
         self._closed = True
         for stream_id in self._swept:
             del self._streams[stream_id]
         self._swept.clear()
-        self._room.set()
-        self._swept_room.set()
         self._changed.set()
 
     async def take(self) -> list[Work]:

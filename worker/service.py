@@ -77,6 +77,8 @@ class Service:
             tasks.create_task(self._sweep_logs())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._report_progress())
+            await self._stop.wait()
+            self._pending.hurry()
         await self._hand_over()
 
     async def _read_hints(self) -> None:

@@ -214,3 +214,15 @@ async def play(moves: list[tuple[str, str]], batch_streams: int) -> None:
             await take_some()
     assert done == Counter(given)
     assert pending.hints_in_hand == 0
+
+
+async def test_a_reader_that_waits_for_room_is_let_go_at_a_stop() -> None:
+    pending = queue(max_hints=1)
+    pending.add_hints(hints("a"), flush=False)
+    waiting = asyncio.create_task(pending.room())
+    assert await waits(waiting)
+    pending.hurry()
+    await waiting
+    pending.add_hints(hints("b"), flush=False)
+    await pending.room()
+    assert await take_streams(pending) == ["a", "b"]
