@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,6 +33,7 @@ from worker.sweep import Sweep
 
 log = structlog.get_logger(__name__)
 
+_CLOSE_SECONDS = 2.0
 _HINTS_A_READ = 1_000
 _MAX_HINTS_IN_HAND = 20_000
 
@@ -64,7 +65,10 @@ async def connect(settings: Settings) -> AsyncIterator[Servers]:
         try:
             yield Servers(redis, engine)
         finally:
-            await engine.dispose()
+            # A frozen server must not hold up a stop: asyncpg would wait a minute for it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await engine.dispose()
 
 
 def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:

@@ -60,6 +60,9 @@ async def emit(
 
 def encode_event(stream_id: str, operation_id: str, event_type: str, event_data: Mapping[str, Any]) -> str:
     """The ``data`` field of an event. Raises InvalidEventError for what no log may hold."""
+    for name, text in (("stream id", stream_id), ("operation id", operation_id), ("type", event_type)):
+        if not isinstance(text, str):
+            raise InvalidEventError(f"The {name} must be a string, not {type(text).__name__}.")
     try:
         spelled = stream_id.encode()
         operation_id.encode()
@@ -83,7 +86,9 @@ def encode_event(stream_id: str, operation_id: str, event_type: str, event_data:
     try:
         return json.dumps(_representable(event_data), default=str, separators=(",", ":"))
     except (ValueError, RecursionError):
-        raise InvalidEventError("Event data contain themselves or are nested too deeply.") from None
+        raise InvalidEventError(
+            "Event data contain themselves, are nested too deeply, or hold a number of too many digits."
+        ) from None
 
 
 def _as_text(value: Any) -> str:
@@ -120,6 +125,8 @@ async def _agree_on_partitions(redis: Redis, keys: Keys) -> None:
         raise EmitError(f"Redis could not be asked for the number of feed partitions: {error}.") from error
     if stored is None:
         return
+    if not stored.isdigit():
+        raise FeedPartitionsError(f"Key {keys.feed_partitions} holds no number: set it to {keys.partitions}.")
     if int(stored) != keys.partitions:
         raise FeedPartitionsError(
             f"This producer spreads hints over {keys.partitions} feed partitions, the workers read "
@@ -152,25 +159,35 @@ async def _send_once(redis: Redis, commands: list[tuple[str, ...]]) -> bytes:
 
 
 async def _exchange(connection: AbstractConnection, commands: list[tuple[str, ...]]) -> bytes:
-    """One round trip. A connection whose replies were not all read is closed, never reused."""
+    """One round trip: the id of the log's entry. A connection whose replies were not all read is closed."""
     whole = False
+    replies: list[Any] = []
     try:
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        replies: list[Any] = []
-        refusal: ResponseError | None = None
         for _ in commands:
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
             except ResponseError as error:
-                refusal = refusal or error  # Of a refused transaction the first error says why.
+                replies.append(error)
         whole = True
     finally:
         if not whole:
             await connection.disconnect(nowait=True)
-    if refusal is not None:
-        raise refusal
-    result = replies[-1][0] if len(commands) > 1 else replies[-1]
-    if isinstance(result, ResponseError):
-        raise result
-    assert isinstance(result, bytes)
-    return result
+    appended = _reply_to_log_entry(replies)
+    if isinstance(appended, Exception):
+        raise appended
+    assert isinstance(appended, bytes)
+    return appended
+
+
+def _reply_to_log_entry(replies: list[Any]) -> Any:
+    """What became of the log's entry: its id, or the error that says why there is none."""
+    if len(replies) == 1:
+        return replies[0]
+    begun, log_entry, _, executed = replies
+    if isinstance(begun, ResponseError):
+        # Without the right to MULTI each command ran by itself, and the log's entry may well be there.
+        return log_entry
+    if isinstance(executed, ResponseError):
+        return next(reply for reply in replies if isinstance(reply, ResponseError))  # The first says why.
+    return executed[0]

@@ -44,11 +44,17 @@ class Feed:
         FeedPartitionsError when the deployment uses another number of partitions.
         """
         await self._redis.setnx(self._keys.feed_partitions, self._keys.partitions)
-        stored = int(await self._redis.get(self._keys.feed_partitions) or self._keys.partitions)
-        if stored != self._keys.partitions:
+        stored = await self._redis.get(self._keys.feed_partitions) or self._keys.partitions
+        try:
+            agreed = int(stored)
+        except ValueError:
             raise FeedPartitionsError(
-                f"The deployment reads {stored} feed partitions, this worker is set to "
-                f"{self._keys.partitions}: set WORKER_FEED_PARTITIONS={stored}."
+                f"Key {self._keys.feed_partitions} holds no number: set it to that of the deployment."
+            ) from None
+        if agreed != self._keys.partitions:
+            raise FeedPartitionsError(
+                f"The deployment reads {agreed} feed partitions, this worker is set to "
+                f"{self._keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
             )
         commands = [("XGROUP", "CREATE", name, self._group, "0", "MKSTREAM") for name in self._names]
         for reply in await pipelined(self._redis, commands):

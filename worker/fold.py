@@ -52,78 +52,88 @@ class Folded:
     failure: HandlerFailure | None
 
 
-class _HandlerRaisedError(Exception):
-    """A handler raised at the event of this index. It may have changed the row halfway."""
-
-    def __init__(self, at: int, cause: Exception) -> None:
-        super().__init__(at)
-        self.at = at
-        self.cause = cause
-
-
 def fold(
     row_class: type[Row],
     handlers: Mapping[str, Handler],
     state: RowState,
     events: Sequence[Event | UndecodableEvent],
 ) -> Folded:
-    """Apply events; each time that one stands in the way, start over without it. See `Projection.fold`."""
-    rejections = {
-        at: Rejection(event.id, event.type, event.reason)
-        for at, event in enumerate(events)
-        if isinstance(event, UndecodableEvent)
-    }
-    failure: HandlerFailure | None = None
-    check_each = False
-    while True:
-        row = row_class(state)
-        try:
-            after = _apply(row, handlers, events, rejections, check_each=check_each)
-            break
-        except _HandlerRaisedError as raised:
-            event = events[raised.at]
-            if isinstance(raised.cause, RejectedEventError):
-                rejections[raised.at] = Rejection(event.id, event.type, str(raised.cause))
-            else:
-                failure = HandlerFailure(event.id, event.type, raised.cause)
-                events = events[: raised.at]
-                rejections = {at: rejection for at, rejection in rejections.items() if at < raised.at}
-        except (TypeError, ValueError, RecursionError):
-            check_each = True  # Some event left what is no JSON: find out which.
-    return Folded(
-        state=after,
-        changed=frozenset(
-            column for column, old, new in zip(row.stored_in, state, after, strict=True) if old != new
-        ),
-        facts=tuple(row.facts),
-        remarks=tuple(row.remarks),
-        last=events[-1].id if events else None,
-        updated_at=next((time for event in reversed(events) if (time := event.id.time)), None),
-        applied=len(events) - len(rejections),
-        rejections=tuple(rejections[at] for at in sorted(rejections)),
-        failure=failure,
-    )
+    """Apply events to a row. See `worker.projection.Projection.fold`."""
+    try:
+        return _Fold(row_class, handlers, state, check_each=False).run(events)
+    except (TypeError, ValueError, RecursionError):
+        # Some handler left what is no JSON. Again, to find out which: it has failed.
+        return _Fold(row_class, handlers, state, check_each=True).run(events)
 
 
-def _apply(
-    row: Row,
-    handlers: Mapping[str, Handler],
-    events: Sequence[Event | UndecodableEvent],
-    rejections: Mapping[int, Rejection],
-    *,
-    check_each: bool,
-) -> RowState:
-    """The state after all events but the rejected ones. Raises _HandlerRaisedError, or what `Row.state` does.
+class _Fold:
+    """One fold under way.
 
-    With ``check_each`` the row must be fit to be stored after every event, not only at the end.
+    A handler that raises may have changed the row halfway. So the events since a state that is known to be
+    good are then applied to it again, without the last one, and give the next good state: every event is
+    applied twice at most. With ``check_each`` the row must be fit to be stored after each event.
     """
-    for at, event in enumerate(events):
-        if at in rejections or isinstance(event, UndecodableEvent):
-            continue
-        try:
-            handlers[event.type](row, event)
-            if check_each:
-                row.state()
-        except Exception as error:  # whatever it is, it stops this stream alone
-            raise _HandlerRaisedError(at, error) from error
-    return row.state()
+
+    def __init__(
+        self, row_class: type[Row], handlers: Mapping[str, Handler], state: RowState, *, check_each: bool
+    ) -> None:
+        self._row_class = row_class
+        self._handlers = handlers
+        self._check_each = check_each
+        self._before = self._good = state
+        self._row = row_class(state)
+        self._since_good: list[Event] = []
+        self._facts: list[Any] = []
+        self._remarks: list[Remark] = []
+        self._rejections: list[Rejection] = []
+
+    def run(self, events: Sequence[Event | UndecodableEvent]) -> Folded:
+        """Apply all events, or those before one whose handler fails."""
+        failure: HandlerFailure | None = None
+        for at, event in enumerate(events):
+            if isinstance(event, UndecodableEvent):
+                self._rejections.append(Rejection(event.id, event.type, event.reason))
+                continue
+            try:
+                self._apply(event)
+            except RejectedEventError as error:
+                self._rejections.append(Rejection(event.id, event.type, str(error)))
+                self._undo()
+            except Exception as error:  # whatever it is, it stops this stream alone
+                failure = HandlerFailure(event.id, event.type, error)
+                self._undo()
+                events = events[:at]
+                break
+        return self._folded(events, failure)
+
+    def _apply(self, event: Event) -> None:
+        self._handlers[event.type](self._row, event)
+        if self._check_each:
+            self._row.state()
+        self._since_good.append(event)
+
+    def _undo(self) -> None:
+        """Forget what a handler did that raised."""
+        self._row = self._row_class(self._good)
+        for event in self._since_good:
+            self._handlers[event.type](self._row, event)
+        self._since_good.clear()
+        self._good = self._row.state()
+        self._facts += self._row.facts
+        self._remarks += self._row.remarks
+        self._row = self._row_class(self._good)
+
+    def _folded(self, events: Sequence[Event | UndecodableEvent], failure: HandlerFailure | None) -> Folded:
+        after = self._row.state()
+        columns = zip(self._row_class.stored_in, self._before, after, strict=True)
+        return Folded(
+            state=after,
+            changed=frozenset(column for column, old, new in columns if old != new),
+            facts=(*self._facts, *self._row.facts),
+            remarks=(*self._remarks, *self._row.remarks),
+            last=events[-1].id if events else None,
+            updated_at=next((time for event in reversed(events) if (time := event.id.time)), None),
+            applied=len(events) - len(self._rejections),
+            rejections=tuple(self._rejections),
+            failure=failure,
+        )

@@ -137,10 +137,13 @@ class Log:
         longer = [at for at, page in enumerate(pages) if not page.ended]
         room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
         counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
-        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 0}
-        ranges = [(requests[at].stream_id, b"(" + pages[at].entries[-1][0]) for at in going_on]
+        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
+        # Again from the last entry on, which shows that the log is still the same.
+        ranges = [(requests[at].stream_id, pages[at].entries[-1][0]) for at in going_on]
         for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
-            pages[at] = _RawPage([*pages[at].entries, *rest.entries], ended=rest.ended)
+            if rest.entries and rest.entries[0][0] == pages[at].entries[-1][0]:
+                entries = [*pages[at].entries, *rest.entries[1:]]
+                pages[at] = _RawPage(entries, rest.ended, pages[at].mean)
         return pages
 
     async def _read_entries(self, ranges: Sequence[tuple[str, str | bytes]], *counts: int) -> list[_RawPage]:

@@ -96,6 +96,7 @@ class Projector:
         self._store = store
         self._cache = cache
         self._halfway: dict[str, _Halfway] = {}
+        self._diverged: dict[str, str] = {}
 
     async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands."""
@@ -156,7 +157,9 @@ class Projector:
                 log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
                 self._fold(stream_id, known[stream_id], page, page.events, batch)
             else:
-                log.error("stream_diverged", stream=stream_id, position=position, log_starts_at=first_id)
+                if self._diverged.get(stream_id) != position:  # Once, and not at every hint.
+                    self._diverged[stream_id] = position
+                    log.error("stream_diverged", stream=stream_id, position=position, log_starts_at=first_id)
                 batch.results[stream_id] = StreamResult(Outcome.DIVERGED)
 
     def _fold(

@@ -66,7 +66,10 @@ class Replicas:
 
 
 def _parse(stored: bytes | str) -> ReplicaReport | None:
-    """A report; None if it was written by another version of the worker that reports other things."""
-    values = orjson.loads(stored)
+    """A report; None if it is none, or if a version of the worker wrote it that reports other things."""
+    try:
+        values = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return None
     known = {field.name for field in fields(ReplicaReport)}
-    return ReplicaReport(**values) if values.keys() == known else None
+    return ReplicaReport(**values) if isinstance(values, dict) and values.keys() == known else None

@@ -50,10 +50,14 @@ class SweepReport:
     finished_at: float = 0.0
 
     @classmethod
-    def parse(cls, stored: bytes | str) -> SweepReport:
-        """A report as it is stored, perhaps by another version of the worker."""
+    def parse(cls, stored: bytes | str) -> SweepReport | None:
+        """A report as it is stored; None if it is none, or if another version of the worker wrote it."""
+        try:
+            values = orjson.loads(stored)
+        except orjson.JSONDecodeError:
+            return None
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in orjson.loads(stored).items() if name in known})
+        return cls(**values) if isinstance(values, dict) and values.keys() == known else None
 
 
 class Sweep:

@@ -109,3 +109,29 @@ async def test_a_redis_without_memory_is_refused(full_redis: str, keys: Keys) ->
                 await emit(client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
             assert not isinstance(caught.value, OutcomeUnknownError)
         assert len(await log_of(client, keys, "a")) == len(await hints_of(client, keys, "a")) == 1
+
+
+async def test_a_producer_without_the_right_to_transactions_appends_all_the_same(
+    redis: Redis, keys: Keys
+) -> None:
+    user = keys.prefix.rstrip(":")
+    await redis.execute_command(
+        "ACL", "SETUSER", user, "on", ">secret", "~*", "-@all", "+xadd", "+get", "+client", "+hello", "+ping"
+    )
+    given = dict(redis.connection_pool.connection_kwargs)
+    limited = Redis(host=given["host"], port=given["port"], username=user, password="secret")
+    try:
+        event_id = await emit(limited, "a", "", "user_message", {}, keys=keys)
+        assert [entry[0] for entry in await log_of(redis, keys, "a")] == [event_id]
+        assert len(await hints_of(redis, keys, "a")) == 1
+    finally:
+        await limited.aclose()
+        await redis.execute_command("ACL", "DELUSER", user)
+
+
+@pytest.mark.parametrize("wrong", [{"stream_id": 5}, {"operation_id": None}, {"event_type": b"user_message"}])
+async def test_what_is_no_string_is_refused(redis: Redis, keys: Keys, wrong: dict[str, Any]) -> None:
+    event: dict[str, Any] = {"stream_id": "a", "operation_id": "", "event_type": "user_message"}
+    with pytest.raises(InvalidEventError, match="must be a string"):
+        await emit(redis, **{**event, **wrong}, event_data={}, keys=keys)
+    assert await redis.keys(f"{keys.prefix}*") == []

@@ -198,3 +198,14 @@ async def test_an_event_whose_type_stands_twice_is_judged_like_everywhere(client
     await client.execute_command(*command)
     assert (await read(logs_of(client, keys), "a")).events == []
     assert (await find(logs_of(client, keys), "a")).news is False
+
+
+async def test_a_log_that_ends_with_the_greatest_id_of_all_is_read_to_its_end(
+    client: Redis, keys: Keys
+) -> None:
+    await append(client, keys, "a", *["user_message"] * 7)
+    greatest = f"{2**64 - 1}-{2**64 - 1}"
+    await client.execute_command("XADD", keys.log("a"), greatest, "type", "user_message", "data", "{}")
+    page = await read(logs_of(client, keys), "a")
+    assert (len(page.events), page.last_id, page.ended) == (8, greatest, True)
+    assert (await logs_of(client, keys).find_projected([PageRequest("a", greatest)]))[0].news is False

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tallies import Tally, added, event, tallies
-from worker import Event, EventId, Remark
+from worker import Event, EventId, Projection, RejectedEventError, Remark
 from worker.events import UndecodableEvent
 from worker.fold import Folded, Rejection
 from worker.row import RawJson, RowState
@@ -228,3 +228,20 @@ def test_what_no_row_can_hold_is_a_failure_of_the_event_that_set_it(
 
 def test_a_remark_tells_of_an_event_that_was_applied() -> None:
     assert fold(event(1, "tell", n=5)).remarks == (Remark(EventId(1, 0), "told", "5"),)
+
+
+def test_each_event_is_applied_twice_at_most_however_many_are_rejected() -> None:
+    calls = 0
+    counting = Projection("counting", table=Tally)
+
+    @counting.on("good", "bad")
+    def count(row: Tally, event: Event) -> None:
+        nonlocal calls
+        calls += 1
+        if event.type == "bad":
+            raise RejectedEventError("bad")
+
+    events = [Event(EventId(number, 0), "bad" if number % 2 else "good", {}) for number in range(1_000)]
+    folded = counting.fold(counting.new_state, events)
+    assert (folded.applied, len(folded.rejections)) == (500, 500)
+    assert calls <= 2 * len(events)
