@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.events import Event, EventId, UndecodableEvent
 from worker.fold import Folded
 from worker.log import Log, Page, PageRequest
 from worker.projection import Projection
+from worker.retry import describe, refuses_a_row
 from worker.store import RowWrite, Stamp, Store, StoredRow
 
 log = structlog.get_logger(__name__)
@@ -30,7 +32,7 @@ class Outcome(Enum):
     LOST = auto()
     """Another writer moved the row, or what was known of it is out of date: take the stream again."""
     BLOCKED = auto()
-    """A handler raised; the row stands before that event."""
+    """A handler raised, and the row stands before that event; or PostgreSQL refuses the row."""
     DIVERGED = auto()
     """The log does not hold the row's position any more; the row is left as it is."""
     OTHER_VERSION = auto()
@@ -99,7 +101,24 @@ class Projector:
         self._diverged: dict[str, str] = {}
 
     async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
-        """Apply up to a page of events to each stream, and say where each stands."""
+        """Apply up to a page of events to each stream, and say where each stands.
+
+        Where PostgreSQL refuses a row the batch is halved until that row is alone, so that it holds up no
+        other stream.
+        """
+        try:
+            return await self._project_batch(stream_ids)
+        except DBAPIError as error:
+            if not refuses_a_row(error):
+                raise
+            if len(stream_ids) == 1:
+                log.error("row_refused", stream=stream_ids[0], error=describe(error))
+                return {stream_ids[0]: StreamResult(Outcome.BLOCKED)}
+        middle = len(stream_ids) // 2
+        first = await self.project_batch(stream_ids[:middle])
+        return first | await self.project_batch(stream_ids[middle:])
+
+    async def _project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
         known = await self._load(stream_ids)
         pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in stream_ids])
         batch = _Batch()

@@ -9,7 +9,7 @@ from typing import TypeVar
 import asyncpg
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from worker.errors import ClaimRaceError
@@ -77,6 +77,15 @@ class Perseverance:
         error = state.outcome.exception() if state.outcome else None
         if state.attempt_number == 1 and not isinstance(error, ClaimRaceError):
             log.warning("retrying", doing=what, error=describe(error))
+
+
+def refuses_a_row(error: DBAPIError) -> bool:
+    """Whether PostgreSQL will not have a row as it is: bad data, a violated constraint, a limit exceeded.
+
+    A violated unique index is a race over a claim, and may be over at the next attempt.
+    """
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    return state[:2] in ("22", "23", "54") and state != "23505"
 
 
 def describe(error: BaseException | None) -> str:

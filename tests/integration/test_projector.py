@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -204,3 +205,21 @@ async def test_a_connection_lost_around_the_commit_applies_no_event_twice(
     row = await replica.row("a")
     assert row is not None
     assert (row["message_count"], row["last_event_id"]) == (2, "2-0")
+
+
+async def test_a_row_that_postgresql_refuses_holds_up_no_other_stream(
+    replica: Replica, engine: AsyncEngine
+) -> None:
+    check = text("ALTER TABLE stream_projections ADD CONSTRAINT polite CHECK (name <> 'bad')")
+    async with engine.begin() as connection:
+        await connection.execute(check)
+    for stream_id in "abcde":
+        await replica.append(stream_id, "strategy_meta", {"name": "bad" if stream_id == "c" else "good"})
+    outcomes = await replica.project(*"abcde")
+    assert outcomes == [BLOCKED if stream_id == "c" else CAUGHT_UP for stream_id in "abcde"]
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE stream_projections DROP CONSTRAINT polite"))
+    assert await replica.project("c") == [CAUGHT_UP]
+    row = await replica.row("c")
+    assert row is not None
+    assert row["name"] == "bad"
