@@ -121,6 +121,7 @@ class ClaimsTransaction:
     def __init__(self, connection: AsyncConnection, writes: Sequence[RuleWrite]) -> None:
         self._connection = connection
         self._writes = {write.stream_id: write for write in writes}
+        self._standing: frozenset[_Claim] = frozenset()
         self._locked: set[int] = set()
         self._affected: set[str] = set()
 
@@ -131,8 +132,8 @@ class ClaimsTransaction:
 
     async def lock(self) -> None:
         """Lock the strategies, then look for the affected streams."""
-        before = await self._standing_claims(self._writes.values())
-        self._locked = {claim.wdk_strategy_id for claim in before} | {
+        self._standing = await self._standing_claims(self._writes.values())
+        self._locked = {claim.wdk_strategy_id for claim in self._standing} | {
             fact.wdk_strategy_id
             for write in self._writes.values()
             for fact in write.facts
@@ -142,20 +143,20 @@ class ClaimsTransaction:
             return
         buckets = sorted({wdk_strategy_id % _BUCKETS for wdk_strategy_id in self._locked})
         await sql.execute(self._connection, sql.LOCK_BUCKETS, buckets)
-        changed = [claim for claim in before if self._writes[claim.stream_id].replace]
+        changed = [claim for claim in self._standing if self._writes[claim.stream_id].replace]
         changed += [claim for write in self._writes.values() for claim in _history(write)]
         self._affected = await self._claimants_before(changed) | await self._holders(self._locked)
 
-    async def _standing_claims(self, writes: Iterable[RuleWrite]) -> list[_Claim]:
+    async def _standing_claims(self, writes: Iterable[RuleWrite]) -> frozenset[_Claim]:
         """The claims that the writes may end or withdraw: the open ones, or all of a stream folded anew."""
         streams = [write.stream_id for write in writes]
         anew = [write.stream_id for write in writes if write.replace]
-        return [
+        return frozenset(
             _Claim(stream_id, _event_id(ms, seq), wdk, _until(until_ms, until_seq))
             for stream_id, ms, seq, wdk, until_ms, until_seq in await sql.fetch(
                 self._connection, sql.STANDING_CLAIMS, streams, anew
             )
-        ]
+        )
 
     async def _claimants_before(self, claims: Sequence[_Claim]) -> set[str]:
         """For each claim, the other stream that claimed the same strategy last before it."""
@@ -176,8 +177,7 @@ class ClaimsTransaction:
     async def apply(self, won: Collection[str]) -> None:
         """Write the history of the streams that won, then what readers see of them and of the affected."""
         writes = [write for stream_id, write in self._writes.items() if stream_id in won]
-        ended = await self._standing_claims(writes)
-        if not self._locked.issuperset(claim.wdk_strategy_id for claim in ended):
+        if not await self._standing_claims(writes) <= self._standing:
             raise ClaimRaceError("Claims changed between preparing a transaction and locking its rows.")
         await self._write_history(writes)
         await self._write_saved(writes)

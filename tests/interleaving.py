@@ -46,7 +46,7 @@ class HaltingReplica:
         self.engine = make_engine(url, pool_size=connections, application_name=name)
         self.boundaries = 0
         self._halt_at: int | None = None
-        self._halted = asyncio.Event()
+        self.halted = asyncio.Event()
         self._go_on = asyncio.Event()
         self._task: asyncio.Task[object] | None = None
         event.listen(self.engine.sync_engine, "before_cursor_execute", self._before_statement)
@@ -63,9 +63,9 @@ class HaltingReplica:
     async def _pass_boundary(self, _: object) -> None:
         here, self.boundaries = self.boundaries, self.boundaries + 1
         if here == self._halt_at:
-            self._halted.set()
+            self.halted.set()
             await self._go_on.wait()
-            self._halted.clear()
+            self.halted.clear()
 
     def start(self, action: Callable[[], Awaitable[object]], halt_at: int | None = None) -> None:
         """Begin; boundary 0 is before the first statement."""
@@ -83,6 +83,10 @@ class HaltingReplica:
         self._halt_at = None
         self._go_on.set()
 
+    @property
+    def finished(self) -> bool:
+        return self._task is not None and self._task.done()
+
     async def finish(self) -> None:
         """Wait for the end of the action; what it raises is raised here."""
         assert self._task is not None
@@ -92,7 +96,7 @@ class HaltingReplica:
     async def stand(self, observer: AsyncEngine) -> Standing:
         """Wait until it gets on no further, and say why."""
         assert self._task is not None
-        halted = asyncio.create_task(self._halted.wait())
+        halted = asyncio.create_task(self.halted.wait())
         try:
             async with asyncio.timeout(FINISH_SECONDS):
                 while True:
@@ -101,7 +105,7 @@ class HaltingReplica:
                     )
                     if self._task.done():
                         return Standing.FINISHED
-                    if self._halted.is_set():
+                    if self.halted.is_set():
                         return Standing.HALTED
                     if await _waits_for_lock(observer, self.name):
                         return Standing.BLOCKED

@@ -64,27 +64,33 @@ class Laboratory:
         """Make the scenario's past."""
         await empty_tables(self.observer)
         await self._redis.delete(*(self._keys.log(s) for s in {*scenario.projected, *scenario.news}))
-        await self._append(scenario.projected)
+        await self.append(scenario.projected)
         await self._catch_up(self._projector(self.stranger), list(scenario.projected))
         for stream_id, undone in scenario.undone.items():
-            ids = [event_id for event_id, _ in scenario.projected[stream_id][-undone:]]
-            await self._redis.xdel(self._keys.log(stream_id), *ids)
-        async with self.observer.begin() as connection:
-            for stream_id in (*scenario.rows_deleted, *scenario.deleted):
-                await connection.execute(DELETE_ROW, {"stream": stream_id})
+            await self.take_back(stream_id, scenario.projected[stream_id][-undone:])
+        for stream_id in (*scenario.rows_deleted, *scenario.deleted):
+            await self.delete_row(stream_id)
         for stream_id, wdk_strategy_id in scenario.foreign.items():
             await insert_holder(self.observer, stream_id, wdk_strategy_id)
         for stream_id in scenario.deleted:
             await self._redis.delete(self._keys.log(stream_id))
-        await self._append(scenario.news)
+        await self.append(scenario.news)
         self._projectors = [self._projector(replica.engine) for replica in self.replicas]
 
-    async def _append(self, logs: Universe) -> None:
+    async def append(self, logs: Universe) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for stream_id, entries in logs.items():
                 for event_id, fields in entries:
                     pipeline.xadd(self._keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
             await pipeline.execute()
+
+    async def take_back(self, stream_id: str, entries: Sequence[Entry]) -> None:
+        """Delete entries of a log, as an undo does."""
+        await self._redis.xdel(self._keys.log(stream_id), *(event_id for event_id, _ in entries))
+
+    async def delete_row(self, stream_id: str) -> None:
+        async with self.observer.begin() as connection:
+            await connection.execute(DELETE_ROW, {"stream": stream_id})
 
     async def run(
         self, scenario: Scenario, order: Sequence[int], halts: Sequence[int | None]

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     """How many feed partitions the deployment has agreed on."""
     feed_max_length: Annotated[int, Field(ge=1000)] = 1_000_000
     """At about how many hints a feed partition is capped."""
-    batch_streams: Annotated[int, Field(ge=1, le=5000)] = 200
+    batch_streams: Annotated[int, Field(ge=2, le=5000)] = 200
     """Up to how many streams are projected in one transaction."""
     linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 5
     """How long, in milliseconds, an event that is no checkpoint may wait for others."""

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.acceptance.commands import RunningCommand, running, worker_environment
 from tests.conversations import Universe, random_universe
+from tests.feeds import pending_of
 from tests.integration.test_law import differences
 from tests.producers import Producer
 from tests.reference.model import single_reader
@@ -95,7 +96,7 @@ async def test_restarted_workers_give_the_table_of_a_single_reader(
     ]
     env = worker_environment(servers.redis_url, database_url, keys_prefix) | {
         "WORKER_CLAIM_AFTER_SECONDS": "1",
-        "WORKER_BATCH_STREAMS": str(rng.choice([1, 3, 200])),
+        "WORKER_BATCH_STREAMS": str(rng.choice([2, 3, 200])),
         "WORKER_CACHE_MEGABYTES": rng.choice(["0", "64"]),
         "WORKER_PAGE_MEGABYTES": rng.choice(["0.001", "16"]),
     }
@@ -104,8 +105,7 @@ async def test_restarted_workers_give_the_table_of_a_single_reader(
         return differences(await read_table(engine), expected) == []
 
     async def nothing_is_pending() -> bool:
-        pending = [await redis.xpending(keys.feed(p), strategies.name) for p in range(keys.partitions)]
-        return all(summary["pending"] == 0 for summary in pending)
+        return await pending_of(redis, keys, strategies.name) == 0
 
     hurry = asyncio.Event()
     with ExitStack() as stack:

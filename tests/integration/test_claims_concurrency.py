@@ -123,3 +123,31 @@ async def test_a_holder_that_another_application_makes_meanwhile_is_cleared(labo
             break
     assert boundary >= FEWEST_BOUNDARIES
     assert failures, "no holder came at a bad moment"
+
+
+async def test_a_claim_that_comes_and_goes_meanwhile_is_given_back(laboratory: Laboratory) -> None:
+    """One replica reads a log before a claim is appended, another after that; then an undo takes it back."""
+    scenario = Scenario(("a", "a"), projected={"c": [claim(15, 7, saved=True)]}, news={"a": [claim(10, 7)]})
+    early, late = laboratory.replicas[:2]
+    undone = 0
+    for boundary in count():
+        await laboratory.set_up(scenario)
+        early.start(laboratory.action(0, "a"), boundary)
+        if await early.stand(laboratory.observer) is Standing.FINISHED:
+            break
+        brief = [claim(20, 7)]
+        await laboratory.append({"a": brief})
+        late.start(laboratory.action(1, "a"))
+        if await late.stand(laboratory.observer) is Standing.FINISHED:
+            await laboratory.take_back("a", brief)
+            await laboratory.delete_row("a")
+            undone += 1
+            early.release()
+            await early.finish()
+            await laboratory.conclude(scenario)
+        else:
+            early.release()
+            await early.finish()
+            await late.finish()
+    assert undone >= 3
+    assert laboratory.races, "nobody was told that the claims had changed meanwhile"

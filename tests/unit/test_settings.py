@@ -103,7 +103,7 @@ def test_every_missing_url_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 WRONG = [
     *[("WORKER_FEED_PARTITIONS", value) for value in ("", "abc", "1.5", "0", "-1", "1025", "nan")],
     *[("WORKER_FEED_MAX_LENGTH", value) for value in ("", "999", "x")],
-    *[("WORKER_BATCH_STREAMS", value) for value in ("0", "5001", "x")],
+    *[("WORKER_BATCH_STREAMS", value) for value in ("0", "1", "5001", "x")],
     *[("WORKER_LINGER_MS", value) for value in ("-1", "10001", "nan", "inf", "x")],
     *[("WORKER_SWEEP_SECONDS", value) for value in ("0", "3601", "nan", "inf", "x")],
     *[("WORKER_CLAIM_AFTER_SECONDS", value) for value in ("0", "-5", "x")],
