@@ -100,7 +100,7 @@ def _account(folder: Path) -> pwd.struct_passwd | None:
 
 
 def _within_reach(wheel: Path, folder: Path, account: pwd.struct_passwd) -> Path:
-    """The wheel, or a copy of it where the account may not read the wheel, as in a virtualenv below /root."""
+    """The wheel, or a copy of it where the account may not read the wheel, as in a virtualenv in a home folder."""
     try:
         subprocess.run(  # noqa: S603 — the command is ours
             [str(_programs(wheel) / "postgres"), "--version"],
