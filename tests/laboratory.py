@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.conflicts import Scenario
 from tests.conversations import Entry, Universe
-from tests.integration.test_law import differences
 from tests.interleaving import HaltingReplica, Part, Standing, interleave
 from tests.reference.model import single_reader
-from tests.tables import empty_tables, read_table
+from tests.tables import differences, empty_tables, read_table
 from worker import ClaimRaceError, EventId, Keys
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url

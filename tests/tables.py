@@ -8,6 +8,11 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.reference.model import as_stored
+
+Table = dict[str, dict[str, Any]]
+"""Stream id to column to value."""
+
 READ_MODEL = (
     "stream_id",
     "name",
@@ -29,8 +34,8 @@ _SELECT = f"""
     FROM stream_projections WHERE last_event_id IS NOT NULL"""
 
 
-async def read_table(engine: AsyncEngine) -> dict[str, dict[str, Any]]:
-    """Every projected row: stream id to column to value, as the reference model has them."""
+async def read_table(engine: AsyncEngine) -> Table:
+    """Every projected row, as the reference model has them."""
     async with engine.connect() as connection:
         rows = [dict(zip(READ_MODEL, row, strict=True)) for row in await connection.execute(text(_SELECT))]
     for row in rows:
@@ -42,3 +47,20 @@ async def empty_tables(engine: AsyncEngine) -> None:
     """Forget all rows and claims."""
     async with engine.begin() as connection:
         await connection.execute(text("TRUNCATE stream_projections, strategy_claims"))
+
+
+def as_read(column: str, value: Any) -> Any:
+    """What a reader of the table sees: jsonb normalises numbers."""
+    return as_stored(value) if column in ("plan", "steps") else value
+
+
+def differences(table: Table, expected: Table) -> list[str]:
+    """Where a table is not as it should be, one line each."""
+    found = [f"{stream}: missing" for stream in expected.keys() - table.keys()]
+    found += [f"{stream}: not expected" for stream in table.keys() - expected.keys()]
+    return found + [
+        f"{stream}.{column}: {table[stream][column]!r} should be {value!r}"
+        for stream in expected.keys() & table.keys()
+        for column, value in expected[stream].items()
+        if as_read(column, table[stream][column]) != as_read(column, value)
+    ]

@@ -22,11 +22,10 @@ from projections import strategies
 from tests.acceptance.commands import RunningCommand, running, worker_environment
 from tests.conversations import Universe, random_universe
 from tests.feeds import pending_of
-from tests.integration.test_law import differences
 from tests.producers import Producer
 from tests.reference.model import single_reader
 from tests.servers import RunningServers
-from tests.tables import read_table
+from tests.tables import differences, read_table
 from tests.waiting import wait_until
 from worker import Keys
 from worker.database import make_engine, parse_database_url

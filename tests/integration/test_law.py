@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,9 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
 from tests.conversations import ALL_TYPES, CLAIM_TYPES, Entry, Universe, universes
-from tests.reference.model import as_stored, single_reader
+from tests.reference.model import single_reader
 from tests.servers import RunningServers
-from tests.tables import empty_tables, read_table
+from tests.tables import differences, empty_tables, read_table
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.keys import Keys
@@ -66,7 +65,6 @@ class DeleteRow:
     stream: int
 
 
-Table = dict[str, dict[str, Any]]
 Move = Append | Project | Race | DeleteRow
 
 _streams = st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True).map(tuple)
@@ -150,23 +148,6 @@ async def play(world: World, universe: Universe, moves: list[Move]) -> None:
     for stream_id, rest in left.items():
         await world.append(stream_id, rest)
     await world.catch_up(names)
-
-
-def as_read(column: str, value: Any) -> Any:
-    """What a reader of the table sees: jsonb normalises numbers."""
-    return as_stored(value) if column in ("plan", "steps") else value
-
-
-def differences(table: Table, expected: Table) -> list[str]:
-    """Where a table is not as it should be, one line each."""
-    found = [f"{stream}: missing" for stream in expected.keys() - table.keys()]
-    found += [f"{stream}: not expected" for stream in table.keys() - expected.keys()]
-    return found + [
-        f"{stream}.{column}: {table[stream][column]!r} should be {value!r}"
-        for stream in expected.keys() & table.keys()
-        for column, value in expected[stream].items()
-        if as_read(column, table[stream][column]) != as_read(column, value)
-    ]
 
 
 class Lab:

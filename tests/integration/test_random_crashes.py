@@ -23,12 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.conversations import Universe, random_universe
 from tests.feeds import pending_of
-from tests.integration.test_law import differences
 from tests.interleaving import HaltingReplica
 from tests.producers import Producer
 from tests.reference.model import single_reader
 from tests.servers import RunningServers
-from tests.tables import read_table
+from tests.tables import differences, read_table
 from tests.waiting import wait_until
 from worker import Keys
 from worker.app import Servers, make_service

@@ -44,7 +44,7 @@ def run_dev(data_dir: Path | None) -> int:
 def _run_worker(environment: dict[str, str]) -> int:
     """The worker's exit code, once it has ended or a signal has made us end it."""
     # In a session of its own: a Ctrl-C in the terminal reaches us, and we tell the worker once.
-    worker = subprocess.Popen(RUN_COMMAND, env=environment, start_new_session=True)  # noqa: S603 — ours
+    worker = subprocess.Popen(RUN_COMMAND, env=environment, start_new_session=True)
     try:
         with suppress(KeyboardInterrupt):
             return worker.wait()

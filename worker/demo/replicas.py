@@ -70,7 +70,7 @@ class ReplicaProcesses:
         name = f"replica-{next(self._numbers)}"
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 — the command is ours
+            process = subprocess.Popen(
                 RUN_COMMAND,
                 env={**self._environment, variable("consumer_name"): name},
                 stdin=subprocess.DEVNULL,

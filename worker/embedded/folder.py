@@ -23,7 +23,7 @@ from worker.errors import EmbeddedServerError
 
 TEMPORARY_PREFIX = "projection-worker-servers-"
 TEMPORARY_MARK = "temporary"  # a file: this folder may be removed when nobody holds its lock
-MEMORY = Path("/dev/shm")  # noqa: S108 — Linux's; the folders made in it are private and have random names
+MEMORY = Path("/dev/shm")  # Linux's; the folders made in it are private and have random names.
 MEMORY_BYTES = 4 << 30
 SERVER_NAMES = frozenset({"initdb", "postgres", "redis-server", "valkey-server"})
 LEFTOVER_STOP_SECONDS = 30

@@ -100,9 +100,9 @@ def _account(folder: Path) -> pwd.struct_passwd | None:
 
 
 def _within_reach(wheel: Path, folder: Path, account: pwd.struct_passwd) -> Path:
-    """The wheel, or a copy of it where the account may not read the wheel, as in a virtualenv in a home folder."""
+    """The wheel, or a copy of it where the account may not read it, as below somebody's home folder."""
     try:
-        subprocess.run(  # noqa: S603 — the command is ours
+        subprocess.run(
             [str(_programs(wheel) / "postgres"), "--version"],
             user=account.pw_uid,
             group=account.pw_gid,

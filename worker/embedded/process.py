@@ -66,7 +66,7 @@ class Program:
         account = self.account
         try:
             with self.log.open("wb") as log:
-                popen = subprocess.Popen(  # noqa: S603 — commands are ours, arguments no shell's
+                popen = subprocess.Popen(
                     [str(argument) for argument in self.command],
                     cwd=self.folder,
                     stdin=stdin or subprocess.DEVNULL,
