@@ -11,15 +11,22 @@ from sqlalchemy.pool import NullPool
 
 from projections.models import Base
 from worker.database import parse_database_url
+from worker.letters import WorkerTables
 from worker.migrate import VERSION_TABLE
 from worker.settings import load_settings
 
 # Any number does, as long as nobody else takes this lock.
 _MIGRATION_LOCK = 7_165_218_431
 
+_METADATA = [Base.metadata, WorkerTables.metadata]
+
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, version_table=VERSION_TABLE)
+    context.configure(
+        connection=connection,
+        target_metadata=_METADATA,
+        version_table=VERSION_TABLE,
+    )
     with context.begin_transaction():
         # Several replicas may migrate at once when they start: the later ones find nothing to do.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
@@ -42,7 +49,7 @@ async def _run() -> None:
 if context.is_offline_mode():
     context.configure(
         dialect_name="postgresql",
-        target_metadata=Base.metadata,
+        target_metadata=_METADATA,
         literal_binds=True,
         version_table=VERSION_TABLE,
     )

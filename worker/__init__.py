@@ -27,6 +27,7 @@ The parts
 `emit`                  producers' side; `batch_emit` for many events from a file
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
+`letters`               dead letters: events that could not be applied
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
 `sweep`                 compares logs with rows

@@ -224,7 +224,7 @@ class Store:
             "updated_at": write.updated_at,
         }
         for column, value in zip(self._projection.columns, write.row.state, strict=True):
-            values[column] = value.text if isinstance(value, RawJson) else value
+            values[column] = _as_parameter(value)
         return values
 
     async def abandoned(self, limit: int) -> Sequence[str]:
@@ -245,6 +245,25 @@ class Store:
             alive = await self._lock_rows(connection, {*stream_ids, *transaction.affected})
             await transaction.apply(set(stream_ids) - alive.keys())
 
+    async def fence(self, connection: AsyncConnection, stream_id: str) -> None:
+        """See to it that whoever has loaded this stream's row already loses its comparison.
+
+        Raises the row's generation; where there is no row, makes one without a position, which folds from the
+        start of the log as if it were not there.
+        """
+        raise_generation = f"""
+            UPDATE {self._table} SET generation = generation + 1 WHERE stream_id = $1 RETURNING stream_id"""
+        if await _fetch(connection, raise_generation, stream_id):
+            return
+        columns = ("stream_id", "generation", *self._projection.columns)
+        values = [stream_id, 1, *map(_as_parameter, self._projection.new_state)]
+        insert = f"""
+            INSERT INTO {self._table} ({", ".join(map(self._quote, columns))})
+            SELECT {self._cast(columns)} FROM {self._unnest(columns)}
+            ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
+        if not await _fetch(connection, insert, *([value] for value in values)):
+            await _fetch(connection, raise_generation, stream_id)  # Somebody else has just made the row.
+
     async def count_rows(self) -> dict[int, int]:
         """How many rows there are of each version of the projection."""
         async with self._engine.connect() as connection:
@@ -259,6 +278,10 @@ def _sql_type(column: Column[Any], dialect: Dialect) -> str:
     """
     is_text = isinstance(column.type, String) and not isinstance(column.type, Enum)
     return "text" if is_text or isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
+
+
+def _as_parameter(value: Any) -> Any:
+    return value.text if isinstance(value, RawJson) else value
 
 
 async def _fetch(connection: AsyncConnection, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
