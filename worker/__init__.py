@@ -25,6 +25,8 @@ The parts
 `projection`, `rule`    what authors declare; rules that reach across streams
 `keys`                  the names of all keys in Redis, and feed partitions
 `emit`                  producers' side; `batch_emit` for many events from a file
+`attempt`, `sending`    what is to be appended; commands that are sent once
+`settle`                finds out what became of an attempt whose reply was lost
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
 `letters`               dead letters: events that could not be applied
@@ -54,7 +56,7 @@ What never happens
 - An event of a type without handler never costs a query or a JSON decode.
 """
 
-from worker.emit import emit
+from worker.emit import emit, emit_again
 from worker.errors import (
     ClaimRaceError,
     EmitError,
@@ -86,4 +88,5 @@ __all__ = [
     "RuleTransaction",
     "RuleWrite",
     "emit",
+    "emit_again",
 ]
