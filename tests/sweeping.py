@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from tests.projecting import Replica
+from worker.outcome import Outcome
 from worker.pending import Pending
-from worker.projector import Outcome
 from worker.sweep import Sweep, SweepReport
 
 AGAIN = (Outcome.MORE, Outcome.LOST)

@@ -20,8 +20,8 @@ from worker.cache import RowCache
 from worker.events import EventId
 from worker.keys import Keys
 from worker.log import Finding, Log, PageRequest
+from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
-from worker.projector import Outcome, StreamResult
 from worker.store import Store
 
 log = structlog.get_logger(__name__)
@@ -94,9 +94,9 @@ class Sweep:
         match result.outcome:
             case Outcome.CAUGHT_UP:
                 self._settle(stream_id, result.read_to)
-            case Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
+            case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
                 self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
-            case Outcome.MORE | Outcome.LOST | Outcome.BLOCKED:
+            case Outcome.MORE | Outcome.LOST | Outcome.REFUSED:
                 pass
 
     def _settle(self, stream_id: str, last_id: str | None) -> None:

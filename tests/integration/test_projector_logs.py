@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.projecting import Replica, run, statements, without
 from worker import Keys
-from worker.projector import Outcome
+from worker.outcome import Outcome
 
 CAUGHT_UP, LOST, DIVERGED = Outcome.CAUGHT_UP, Outcome.LOST, Outcome.DIVERGED
 
