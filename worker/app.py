@@ -108,6 +108,7 @@ def make_service(
         store,
         cache,
         pending,
+        diverged,
         projection=projection.name,
         consumer=consumer,
         period=sweep_period,

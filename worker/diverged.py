@@ -6,6 +6,8 @@ hint or sweep of such a stream finds it again.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import structlog
 from redis.asyncio import Redis
 
@@ -24,7 +26,6 @@ class DivergedStreams:
         self._redis = redis
         self._name = keys.diverged(projection)
         self._known: dict[str, str] = {}
-        self._cursor = 0
 
     async def add(self, stream_id: str, position: str) -> None:
         """The stream's log does not hold this position, at which its row stands."""
@@ -40,13 +41,16 @@ class DivergedStreams:
             await self._redis.hdel(self._name, stream_id)
             del self._known[stream_id]
 
-    async def some(self) -> list[str]:
-        """Some of the diverged streams, others at every call, so that all of them are looked at in turn."""
-        reply = await self._redis.execute_command("HSCAN", self._name, self._cursor, "COUNT", _SCAN_STREAMS)
-        self._cursor = int(reply[0])
-        streams = {stream_id.decode(): position.decode() for stream_id, position in pairs(reply[1])}
-        self._known.update(streams)
-        return list(streams)
+    async def all(self) -> AsyncIterator[str]:
+        """The streams that any replica has found diverged; one may come twice."""
+        cursor, done = 0, False
+        while not done:
+            reply = await self._redis.execute_command("HSCAN", self._name, cursor, "COUNT", _SCAN_STREAMS)
+            cursor = int(reply[0])
+            done = cursor == 0
+            for stream_id, position in pairs(reply[1]):
+                self._known[stream_id.decode()] = position.decode()
+                yield stream_id.decode()
 
     async def count(self) -> int:
         """How many there are."""

@@ -11,6 +11,7 @@ import structlog
 from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.events import EventId, without_skipped
+from worker.fault_points import Point, reach
 from worker.fold import Folded, HandlerFailure
 from worker.letters import Heeded, Letter, Reason
 from worker.log import Log, Page, PageRequest
@@ -75,12 +76,14 @@ class Projector:
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
         """
         known = await self._load(stream_ids)
+        reach(Point.ROWS_LOADED)
         batch = _Batch()
         batch.results.update(
             {s: StreamResult(Outcome.BLOCKED) for s in stream_ids if self._is_stopped(known[s])}
         )
         moving = [stream_id for stream_id in stream_ids if stream_id not in batch.results]
         pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in moving])
+        reach(Point.LOGS_READ)
         astray: dict[str, Page] = {}
         for stream_id, whole in zip(moving, pages, strict=True):
             page = whole.up_to_first_event() if one_event else whole
@@ -89,7 +92,9 @@ class Projector:
             elif stream_id not in batch.results:
                 astray[stream_id] = page
         await self._examine_astray(astray, known, batch)
+        reach(Point.FOLDED)
         await self._write(batch)
+        reach(Point.COMMITTED)
         await self._block(batch)
         self.tally.batches += 1
         return batch.results

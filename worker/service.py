@@ -13,6 +13,7 @@ import structlog
 
 from worker.blocked import BlockedStreams
 from worker.diverged import DivergedStreams
+from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.hint import Hint
 from worker.isolation import Isolation
@@ -97,6 +98,7 @@ class Service:
         while not self._stop.is_set():
             await self._pending.room()
             if hints := await self._persevere("reading hints", self._next_hints):
+                reach(Point.HINTS_READ)
                 await self._take_in(hints)
         self._pending.close()
 
@@ -157,10 +159,12 @@ class Service:
         A stream without a result was given up at a stop: its hints stay pending for other replicas. Dying
         before the acknowledgement leaves the hints to another replica, which finds nothing to do.
         """
+        reach(Point.PROJECTED)
         await self._persevere("noting results", partial(self._note, results))
         done = [w for w in works if w.stream_id in results and results[w.stream_id].outcome in _FINAL]
         hints = [hint for work in done for hint in work.hints]
         await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
+        reach(Point.ACKNOWLEDGED)
         for work in works:
             result = results.get(work.stream_id)
             again = result is not None and result.outcome in _AGAIN

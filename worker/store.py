@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
+from worker.fault_points import Point, reach
 from worker.letters import Heeded
 from worker.projection import Projection
 from worker.rule import RuleTransaction, RuleWrite
@@ -102,6 +103,7 @@ class Store:
             if rule:
                 await rule.apply(won)
             await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
+            reach(Point.ROWS_WRITTEN)
         return won
 
     async def _prepare_rule(
