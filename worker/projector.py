@@ -14,8 +14,8 @@ from worker.events import Event, EventId, UndecodableEvent
 from worker.fold import Folded
 from worker.log import Log, Page, PageRequest
 from worker.projection import Projection
-from worker.retry import describe, refuses_a_row
 from worker.store import RowWrite, Stamp, Store, StoredRow
+from worker.trouble import Trouble, classify, describe
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ class Projector:
         try:
             return await self._project_batch(stream_ids)
         except DBAPIError as error:
-            if not refuses_a_row(error):
+            if classify(error, self._projection.races) is not Trouble.POISON:
                 raise
             if len(stream_ids) == 1:
                 log.error("row_refused", stream=stream_ids[0], error=describe(error))
