@@ -61,7 +61,9 @@ class Replica:
             self.redis, self.keys, projection=self.projection.name, consumer=self.consumer
         )
         self.projector = Projector(self.projection, self.logs, self.store, self.blocked, self.cache)
-        self.isolation = Isolation(self.projector, self.suspects, self.store, self.blocked, self.logs)
+        self.isolation = Isolation(
+            self.projector, self.suspects, self.store, self.blocked, self.logs, races=self.projection.races
+        )
 
     async def append(self, stream_id: str, event_type: str, data: Any = None, *, at: str = "*") -> str:
         """Append an entry, as a producer that writes no hints, and return its id."""

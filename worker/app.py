@@ -121,7 +121,7 @@ def make_service(
         Feed(redis, keys, group=projection.name, consumer=consumer),
         pending,
         projector,
-        Isolation(projector, suspects, store, blocked, logs),
+        Isolation(projector, suspects, store, blocked, logs, races=projection.races),
         suspects,
         blocked,
         diverged,

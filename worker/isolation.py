@@ -6,7 +6,7 @@ shows that PostgreSQL would take no other row either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -17,10 +17,10 @@ from worker.letters import Letter, Reason
 from worker.log import Log, PageRequest
 from worker.outcome import Outcome, StreamResult
 from worker.projector import Projector
-from worker.retry import describe, refuses_a_row
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.table import Stamp
+from worker.trouble import Trouble, classify, describe
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +37,15 @@ class Isolation:
     """
 
     def __init__(
-        self, projector: Projector, suspects: Suspects, store: Store, blocked: BlockedStreams, logs: Log
-    ) -> None:
+        self, projector: Projector, suspects: Suspects, store: Store, blocked: BlockedStreams, logs: Log,
+        *, races: Collection[str],
+    ) -> None:  # fmt: skip
         self._projector = projector
         self._suspects = suspects
         self._store = store
         self._blocked = blocked
         self._logs = logs
+        self._races = races
         self._at_once = _WITHOUT_LIMIT
 
     async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
@@ -71,8 +73,10 @@ class Isolation:
         try:
             results = await self._projector.project_batch(stream_ids)
         except DBAPIError as error:
-            if not refuses_a_row(error):
+            trouble = classify(error, self._races)
+            if trouble is Trouble.RECONNECT:
                 self._at_once = max(1, len(stream_ids) // 2)
+            if trouble is not Trouble.POISON:
                 raise
             if len(stream_ids) == 1:
                 return {stream_ids[0]: await self._alone(stream_ids[0])}
@@ -91,7 +95,7 @@ class Isolation:
             try:
                 result = (await self._projector.project_batch([stream_id], one_event=True))[stream_id]
             except DBAPIError as error:
-                if not refuses_a_row(error):
+                if classify(error, self._races) is not Trouble.POISON:
                     raise
                 return await self._refused(stream_id, error)
             if result.outcome is not Outcome.MORE:
@@ -103,7 +107,7 @@ class Isolation:
         try:
             await self._store.probe(stream_id)
         except DBAPIError as also:
-            if not refuses_a_row(also):
+            if classify(also, self._races) is not Trouble.POISON:
                 raise
             log.error("table_refuses_rows", stream=stream_id, error=describe(also))
             return StreamResult(Outcome.REFUSED)

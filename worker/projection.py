@@ -96,6 +96,11 @@ class Projection:
         """The projected event types: those with a handler."""
         return frozenset(self._handlers)
 
+    @property
+    def races(self) -> frozenset[str]:
+        """Unique constraints whose violation is no fault of a row; see `CrossStreamRule`."""
+        return self.rule.races if self.rule else frozenset()
+
     def on(self, *types: str) -> Callable[[H], H]:
         """Register a handler for event types. One handler for a type; several types may share one."""
 

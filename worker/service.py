@@ -22,9 +22,10 @@ from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Projector
 from worker.replicas import ReplicaReport, Replicas
-from worker.retry import SERVER_ERRORS, Perseverance
+from worker.retry import Perseverance
 from worker.suspects import Suspects
 from worker.sweep import Sweep
+from worker.trouble import SERVER_ERRORS, describe
 from worker.waiting import wait_for
 
 log = structlog.get_logger(__name__)
@@ -220,7 +221,7 @@ class Service:
             await self._replicas.remove([self._consumer])
             await self._feed.leave()
         except SERVER_ERRORS as error:
-            log.warning("handover_failed", error=str(error))
+            log.warning("handover_failed", error=describe(error))
 
 
 _FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})

@@ -45,6 +45,7 @@ class SpyRule:
     """A rule that notes how it is called and which streams it was told of."""
 
     columns: frozenset[str] = frozenset({"note"})
+    races: frozenset[str] = frozenset()
 
     def __init__(self, affected: Collection[str] = (), fails: bool = False) -> None:
         self.affected = affected
