@@ -18,6 +18,7 @@ from tests.tallies import Tally
 from tests.writes import create_tallies, rows, run, write
 from worker import ProjectedRow, Projection, RuleTransaction, RuleWrite
 from worker.database import make_engine, parse_database_url
+from worker.letters import WorkerTables
 from worker.row import RawJson
 from worker.store import Store
 from worker.table import RowWrite, Stamp, StoredRow
@@ -87,6 +88,7 @@ async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     await run(engine, 'CREATE SCHEMA "Odd Schema"')
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(WorkerTables.metadata.create_all)
     yield engine
     await engine.dispose()
 
