@@ -23,9 +23,9 @@ from worker.errors import EmitError, InvalidEventError, ProjectionWorkerError
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
-from worker.retry import describe
 from worker.settings import Settings, load_settings
 from worker.status_screen import show_status, watch_status
+from worker.trouble import describe
 
 T = TypeVar("T")
 
