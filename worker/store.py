@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -264,11 +265,23 @@ class Store:
         if not await _fetch(connection, insert, *([value] for value in values)):
             await _fetch(connection, raise_generation, stream_id)  # Somebody else has just made the row.
 
+    async def lock(self, connection: AsyncConnection, stream_id: str) -> Stamp | None:
+        """Lock a stream's row and tell its stamp; None where there is no row."""
+        return (await self._lock_rows(connection, [stream_id])).get(stream_id)
+
     async def count_rows(self) -> dict[int, int]:
         """How many rows there are of each version of the projection."""
         async with self._engine.connect() as connection:
             rows = await _fetch(connection, f"SELECT version, count(*) FROM {self._table} GROUP BY version")
         return {row[0]: row[1] for row in rows}
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction with the timeouts that every write of ours has."""
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(_BEGIN)
+        yield connection
 
 
 def _sql_type(column: Column[Any], dialect: Dialect) -> str:
