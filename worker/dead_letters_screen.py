@@ -110,7 +110,7 @@ def print_inspection(inspection: Inspection, *, full: bool, as_json: bool) -> No
         print_json(about)
         return
     for name, value in (*_lines(inspection.letter), *_surroundings(inspection), *_entry_lines(entry)):
-        typer.echo(f"{name:<12}{printable(value)}")
+        typer.echo(f"{name:<12}{printable(value)}".rstrip())
     typer.echo("")
     for line in inspection.letter.error.splitlines():
         typer.echo(printable(line))
