@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.tallies import Base
 from worker.row import RawJson
-from worker.store import RowWrite, Stamp, StoredRow
+from worker.table import RowWrite, Stamp, StoredRow
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 ALL = ("total", "note", "numbers")

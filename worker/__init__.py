@@ -32,7 +32,8 @@ The parts
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
 `sweep`                 compares logs with rows
-`blocked`, `retry`      streams that a handler refuses; servers that are away
+`trouble`, `retry`      what an error means; going on when servers are away
+`blocked`               streams that a handler refuses
 `waiting`               waits that end at a stop
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it

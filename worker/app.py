@@ -13,10 +13,13 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
+from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
+from worker.isolation import Isolation
 from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
@@ -29,6 +32,7 @@ from worker.retry import Perseverance
 from worker.service import Pace, Service
 from worker.settings import Settings
 from worker.store import Store
+from worker.suspects import Suspects
 from worker.sweep import Sweep
 
 log = structlog.get_logger(__name__)
@@ -92,6 +96,9 @@ def make_service(
     )
     logs = make_log(settings, redis, projection)
     store = Store(servers.engine, projection)
+    blocked = BlockedStreams(servers.engine, projection)
+    suspects = Suspects(redis, keys, projection=projection.name, consumer=consumer)
+    diverged = DivergedStreams(redis, keys, projection.name)
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
     sweep = Sweep(
@@ -101,17 +108,23 @@ def make_service(
         store,
         cache,
         pending,
+        diverged,
         projection=projection.name,
         consumer=consumer,
         period=sweep_period,
         stop=stop,
     )
+    projector = Projector(projection, logs, store, blocked, cache)
     return Service(
         projection,
         consumer,
         Feed(redis, keys, group=projection.name, consumer=consumer),
         pending,
-        Projector(projection, logs, store, cache),
+        projector,
+        Isolation(projector, suspects, store, blocked, logs, races=projection.races),
+        suspects,
+        blocked,
+        diverged,
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),

@@ -24,10 +24,10 @@ from worker.errors import InvalidEventError, LetterRefusedError, ProjectionWorke
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
-from worker.retry import describe
 from worker.settings import Settings, load_settings
 from worker.status_screen import show_status, watch_status
 from worker.terminal import print_json, run_to_end
+from worker.trouble import describe
 
 app = typer.Typer(
     name="projection-worker",

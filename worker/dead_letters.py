@@ -21,7 +21,8 @@ from worker.keys import Keys
 from worker.letters import State
 from worker.projection import Projection
 from worker.redis_client import pipelined, refused
-from worker.store import Store, transaction
+from worker.store import BEGIN
+from worker.table import Table
 
 _HINTS_AT_ONCE = 500
 
@@ -99,8 +100,9 @@ async def retry_letters(engine: AsyncEngine, letters: Collection[StoredLetter]) 
     for letter in letters:
         # One transaction each, which never waits for a second lock: a worker may lock several letters in
         # another order. If the process dies in between, those before are due, the others as they were.
-        async with transaction(engine) as connection:
-            key = (letter.projection, letter.stream_id, str(letter.event_id))
+        key = (letter.projection, letter.stream_id, str(letter.event_id))
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(BEGIN)
             if (await connection.exec_driver_sql(_RETRY, key)).rowcount:
                 retried.append(letter)
     return retried
@@ -114,15 +116,16 @@ async def skip_letter(
     The letter must be open. Workers then move the row past the event. Raises LetterRefusedError, and changes
     nothing, where there is no such letter or its event was passed, skipped or applied meanwhile.
     """
-    store = Store(engine, projection)
-    async with transaction(engine) as connection:
+    table = Table(projection, engine.dialect)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(BEGIN)
         # The fence comes first. It locks the row, or makes it and so locks it. Whoever loaded it before loses
         # the comparison, whoever loads it after our commit sees the skip. Workers, too, lock rows before
         # letters, so none waits for a row that we hold while we wait for its letter.
-        await store.fence(connection, stream_id)
+        await table.fence(connection, stream_id)
         # A second operator waits at the fence for the first to commit and then finds the letter skipped. A
         # worker that was writing the row has committed by now, and this reads where it has moved the row.
-        stamp = await store.lock(connection, stream_id)
+        stamp = (await table.lock(connection, [stream_id])).get(stream_id)
         letter = await _lock_letter(connection, projection.name, stream_id, event_id)
         # Refusals roll the fence back.
         if letter is None:

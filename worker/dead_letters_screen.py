@@ -71,9 +71,13 @@ def _cells(letter: StoredLetter) -> tuple[str, ...]:
 
 
 def gist(error: str) -> str:
-    """The line of an error that says the most, shortened: the last one of a traceback, else the first."""
+    """The line of an error that says the most, shortened: the last one of a traceback, else the first.
+
+    Of a long traceback the beginning was cut off.
+    """
     lines = error.strip().splitlines() or [""]
-    line = lines[-1 if lines[0].startswith("Traceback ") else 0].strip()
+    is_traceback = any(line.startswith('  File "') for line in lines)
+    line = lines[-1 if is_traceback else 0].strip()
     return line if len(line) <= _GIST_CHARACTERS else f"{line[: _GIST_CHARACTERS - 1]}…"
 
 

@@ -22,10 +22,10 @@ from worker.letters import State
 from worker.loading import load_projections
 from worker.migrate import check_schema
 from worker.projection import Projection
-from worker.retry import describe
 from worker.settings import Settings
 from worker.store import Store
 from worker.terminal import printable
+from worker.trouble import describe
 
 _OPEN = (State.OPEN,)
 

@@ -26,12 +26,13 @@ class ReplicaReport:
     hints_in_hand: int
     batches: int
     events_applied: int
+    events_redone: int
     events_rejected: int
+    events_skipped: int
     rows_written: int
     comparisons_lost: int
     handler_failures: int
     remarks: int
-    blocked_streams: int
 
     @property
     def alive(self) -> bool:

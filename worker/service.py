@@ -8,19 +8,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
-from typing import assert_never
 
 import structlog
 
 from worker.blocked import BlockedStreams
+from worker.diverged import DivergedStreams
+from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.hint import Hint
+from worker.isolation import Isolation
+from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
-from worker.projector import Outcome, Projector, StreamResult
+from worker.projector import Projector
 from worker.replicas import ReplicaReport, Replicas
-from worker.retry import SERVER_ERRORS, Perseverance
+from worker.retry import Perseverance
+from worker.suspects import Suspects
 from worker.sweep import Sweep
+from worker.trouble import SERVER_ERRORS, describe
 from worker.waiting import wait_for
 
 log = structlog.get_logger(__name__)
@@ -29,6 +34,10 @@ _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
 _REPORTS_A_LAG_LINE = 60
+_DUE_AT_ONCE = 1_000
+_LOST_WITHOUT_REST = 2
+_FIRST_REST_SECONDS = 0.01
+_LONGEST_REST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class Service:
 
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, pending: Pending, projector: Projector,
+        isolation: Isolation, suspects: Suspects, blocked: BlockedStreams, diverged: DivergedStreams,
         sweep: Sweep, replicas: Replicas, pace: Pace, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
@@ -60,12 +70,16 @@ class Service:
         self._feed = feed
         self._pending = pending
         self._projector = projector
+        self._isolation = isolation
+        self._suspects = suspects
+        self._blocked = blocked
+        self._diverged = diverged
         self._sweep = sweep
         self._replicas = replicas
         self._pace = pace
         self._stop = stop
         self._persevere = Perseverance(stop)
-        self._blocked = BlockedStreams()
+        self._setbacks: dict[str, int] = {}
         self._joined = False
         self._started_at = time.time()
 
@@ -85,15 +99,15 @@ class Service:
         while not self._stop.is_set():
             await self._pending.room()
             if hints := await self._persevere("reading hints", self._next_hints):
+                reach(Point.HINTS_READ)
                 await self._take_in(hints)
         self._pending.close()
 
     async def _project_streams(self) -> None:
         while works := await self._pending.take():
-            resting = {work.stream_id for work in works if self._blocked.resting(work.stream_id)}
-            due = [work.stream_id for work in works if work.stream_id not in resting]
-            results = await self._persevere("projecting", partial(self._projector.project_batch, due))
-            await self._settle(works, results or {}, resting)
+            streams = [work.stream_id for work in works]
+            results = await self._persevere("projecting", partial(self._isolation.project_batch, streams))
+            await self._settle(works, results or {})
 
     async def _sweep_logs(self) -> None:
         period = self._pace.sweep_period.total_seconds()
@@ -111,6 +125,13 @@ class Service:
                 await self._take_in(hints)
             await self._persevere("trimming the feed", self._feed.trim)
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
+            await self._persevere("looking after blocked streams", self._look_after_blocked)
+
+    async def _look_after_blocked(self) -> None:
+        """Queue the blocked streams that are to be tried again; settle letters that are out of date."""
+        await self._blocked.settle_stale()
+        for stream_id in await self._blocked.due(_DUE_AT_ONCE):
+            self._pending.add_swept(stream_id)
 
     async def _next_hints(self) -> list[Hint]:
         """The next hints. After any error the group is joined again, and own pending hints come first."""
@@ -133,39 +154,45 @@ class Service:
         if others:
             await self._persevere("acknowledging", partial(self._feed.acknowledge, others))
 
-    async def _settle(
-        self, works: Sequence[Work], results: dict[str, StreamResult], resting: set[str]
-    ) -> None:
+    async def _settle(self, works: Sequence[Work], results: dict[str, StreamResult]) -> None:
         """Acknowledge what is done, and queue again what is not. Called after the commit.
 
         A stream without a result was given up at a stop: its hints stay pending for other replicas. Dying
         before the acknowledgement leaves the hints to another replica, which finds nothing to do.
         """
-        done: list[Work] = []
-        for work in works:
-            result = results.get(work.stream_id)
-            if result is not None:
-                self._note(work.stream_id, result)
-            if work.stream_id in resting or (result is not None and result.outcome in _FINAL):
-                done.append(work)
-            else:
-                self._pending.finish(work, again=result is not None and result.outcome in _AGAIN)
+        reach(Point.PROJECTED)
+        await self._persevere("noting results", partial(self._note, results))
+        done = [w for w in works if w.stream_id in results and results[w.stream_id].outcome in _FINAL]
         hints = [hint for work in done for hint in work.hints]
         await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
-        for work in done:
-            self._pending.finish(work)
+        reach(Point.ACKNOWLEDGED)
+        for work in works:
+            result = results.get(work.stream_id)
+            again = result is not None and result.outcome in _AGAIN
+            self._pending.finish(work, again=again, rest_seconds=self._rest(work.stream_id, result))
 
-    def _note(self, stream_id: str, result: StreamResult) -> None:
-        self._sweep.note(stream_id, result)
-        match result.outcome:
-            case Outcome.BLOCKED:
-                self._blocked.add(stream_id)
-            case Outcome.CAUGHT_UP | Outcome.MORE:
-                self._blocked.remove(stream_id)
-            case Outcome.LOST | Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
-                pass
-            case _:
-                assert_never(result.outcome)
+    async def _note(self, results: dict[str, StreamResult]) -> None:
+        """Tell those who remember streams where a pass has left them. May be repeated."""
+        await self._suspects.end(results.keys())
+        for stream_id, result in results.items():
+            self._sweep.note(stream_id, result)
+            if result.outcome is Outcome.DIVERGED:
+                assert result.read_to is not None
+                await self._diverged.add(stream_id, result.read_to)
+            elif result.outcome in _FINAL:
+                await self._diverged.remove(stream_id)
+
+    def _rest(self, stream_id: str, result: StreamResult | None) -> float:
+        """How many seconds a stream that does not get on must rest before it is tried again."""
+        match result.outcome if result else None:
+            case Outcome.LOST:
+                setbacks = self._setbacks[stream_id] = self._setbacks.get(stream_id, 0) + 1
+                setbacks -= _LOST_WITHOUT_REST
+                return min(_FIRST_REST_SECONDS * 2**setbacks, _LONGEST_REST_SECONDS) if setbacks > 0 else 0
+            case Outcome.REFUSED:
+                return _LONGEST_REST_SECONDS
+        self._setbacks.pop(stream_id, None)
+        return 0
 
     async def _report_progress(self) -> None:
         reports = 0
@@ -184,7 +211,6 @@ class Service:
             reported_at=time.time(),
             pending_streams=len(self._pending),
             hints_in_hand=self._pending.hints_in_hand,
-            blocked_streams=len(self._blocked),
             **asdict(self._projector.tally),
         )
 
@@ -195,11 +221,11 @@ class Service:
             await self._replicas.remove([self._consumer])
             await self._feed.leave()
         except SERVER_ERRORS as error:
-            log.warning("handover_failed", error=str(error))
+            log.warning("handover_failed", error=describe(error))
 
 
 _FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
 """Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
 
-_AGAIN = frozenset({Outcome.MORE, Outcome.LOST})
-"""Outcomes after which a stream is taken again at once. Hints of any other stay, for another replica."""
+_AGAIN = frozenset({Outcome.MORE, Outcome.LOST, Outcome.REFUSED})
+"""Outcomes after which a stream is taken again. Hints of any other stay, for another replica."""

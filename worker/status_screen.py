@@ -120,7 +120,7 @@ def _blocked(status: ProjectionStatus) -> str:
 
 def _replicas(status: ProjectionStatus) -> Table:
     table = Table(title=f"{len(status.replicas)} replicas", title_justify="left")
-    for heading in ("replica", "up", "events", "rows written", "lost writes", "blocked", "in hand"):
+    for heading in ("replica", "up", "events", "rows written", "lost writes", "in hand"):
         table.add_column(heading, justify="left" if heading == "replica" else "right")
     for replica in status.replicas:
         table.add_row(
@@ -129,7 +129,6 @@ def _replicas(status: ProjectionStatus) -> Table:
             f"{replica.events_applied:,}",
             f"{replica.rows_written:,}",
             f"{replica.comparisons_lost:,}",
-            f"{replica.blocked_streams:,}",
             f"{replica.pending_streams:,}",
         )
     return table

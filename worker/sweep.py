@@ -17,11 +17,12 @@ import structlog
 from redis.asyncio import Redis
 
 from worker.cache import RowCache
+from worker.diverged import DivergedStreams
 from worker.events import EventId
 from worker.keys import Keys
 from worker.log import Finding, Log, PageRequest
+from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
-from worker.projector import Outcome, StreamResult
 from worker.store import Store
 
 log = structlog.get_logger(__name__)
@@ -70,7 +71,7 @@ class Sweep:
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
-        *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
+        diverged: DivergedStreams, *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._redis = redis
         self._keys = keys
@@ -78,6 +79,7 @@ class Sweep:
         self._store = store
         self._cache = cache
         self._pending = pending
+        self._diverged = diverged
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
@@ -94,9 +96,9 @@ class Sweep:
         match result.outcome:
             case Outcome.CAUGHT_UP:
                 self._settle(stream_id, result.read_to)
-            case Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
+            case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
                 self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
-            case Outcome.MORE | Outcome.LOST | Outcome.BLOCKED:
+            case Outcome.MORE | Outcome.LOST | Outcome.REFUSED:
                 pass
 
     def _settle(self, stream_id: str, last_id: str | None) -> None:
@@ -124,6 +126,8 @@ class Sweep:
                 break
             if self._stop.is_set() or not await self._hold_lease():
                 return None
+        if not self._know_rows:
+            await self._look_at_diverged()
         self._know_rows = True
         report.vanished = await self._look_at_rows()
         await self._withdraw_abandoned()
@@ -197,6 +201,11 @@ class Sweep:
         again = [PageRequest(s, p) for s, p in positions.items() if p is not None and p != starts[s]]
         later = {finding.stream_id: finding for finding in await self._logs.find_projected(again)}
         return [later.get(finding.stream_id, finding) for finding in findings]
+
+    async def _look_at_diverged(self) -> None:
+        """Queue all diverged streams: some may have been mended, or deleted with their rows."""
+        async for stream_id in self._diverged.all():
+            await self._queue(stream_id, self._settled.get(stream_id))
 
     async def _look_at_rows(self) -> int:
         """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""

@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.acceptance.commands import call, worker_environment
-from tests.dead import pass_over, stop
+from tests.acceptance.commands import call, running, worker_environment
+from tests.letters import TRACEBACK, pass_over, stop
 from tests.projecting import run
 from tests.servers import RunningServers
+from tests.waiting import block_until
+from tests.writes import create_tallies
 from worker import Keys
 from worker.database import make_engine, parse_database_url
 from worker.dead_letters import StoredLetter, find_letters
@@ -160,7 +163,7 @@ def test_all_about_a_letter_is_shown(env: dict[str, str]) -> None:
     assert (told["op"], told["type"]) == ("", "user_message")
     assert told["data"] == f'{{"content":"{"x" * 488}…'
     assert told["data bytes"] == "1,014; --full shows all of them"
-    assert shown.stdout.endswith("\n  ...\nZeroDivisionError: broken\n")
+    assert shown.stdout.endswith(f"\n\n{TRACEBACK}\n")
     assert "x" * 1_000 in call("dead-letters", "show", "chat", emitted[0], "--full", env=env).stdout
     known = json.loads(call("dead-letters", "show", "chat", emitted[0], "--json", "--full", env=env).stdout)
     assert json.loads(known["entry"]["data"]) == {"content": "x" * 1_000}
@@ -349,3 +352,33 @@ def test_status_counts_blocked_streams(env: dict[str, str]) -> None:
     shown = " ".join(call("status", env=env).stdout.split())
     assert "blocked streams │ 2, the first for" in shown
     assert "events passed over, skipped │ 1, 0" in shown
+
+
+# With a worker.
+
+
+async def _total(engine: AsyncEngine) -> int | None:
+    async with engine.connect() as connection:
+        total: int | None = await connection.scalar(
+            text("SELECT total FROM tallies WHERE last_event_id IS NOT NULL")
+        )
+        return total
+
+
+def test_a_worker_tries_again_when_asked_and_goes_on_after_a_skip(env: dict[str, str]) -> None:
+    env = {**env, "WORKER_PROJECTIONS": "tests.acceptance.tallying"}
+    do(env, create_tallies)
+    events = [("add", {"n": 1}), ("fail", {}), ("add", {"n": 2})]
+    lines = [json.dumps({"stream_id": "chat", "type": name, "data": data}) for name, data in events]
+    emitted = call("emit", "--from-file", "-", env=env, stdin="\n".join(lines)).stdout.split()
+    with running("run", env=env):
+        stopped = block_until(lambda: stored(env).get("chat"), "the stream to be stopped", timeout=30)
+        assert (str(stopped.event_id), do(env, _total)) == (emitted[1], 1)
+        do(env, lambda engine: run(engine, "UPDATE dead_letters SET retry_at = NULL"))
+        before = stored(env)["chat"].attempts
+        assert call("dead-letters", "retry", "--stream", "chat", env=env).returncode == 0
+        block_until(lambda: stored(env)["chat"].attempts > before, "it to be tried again")
+        assert do(env, _total) == 1
+        assert call(*SKIP, "--stream", "chat", "--reason", "broken", env=env).returncode == 0
+        block_until(lambda: do(env, _total) == 3, "the stream to go on")
+    assert states(env) == {"chat": "skipped"}

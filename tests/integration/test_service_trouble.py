@@ -18,7 +18,7 @@ from worker import Keys, service
 from worker.feed import Feed
 from worker.hint import Hint
 from worker.log import Log
-from worker.store import Store, StoredRow
+from worker.store import Loaded, Store
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ class Outage:
         self.attempts = 0
         outage, load = self, Store.load
 
-        async def fail(store: Store, stream_ids: Collection[str]) -> dict[str, StoredRow]:
+        async def fail(store: Store, stream_ids: Collection[str]) -> Loaded:
             if outage.lasts:
                 outage.attempts += 1
                 raise OperationalError("SELECT", {}, ConnectionError("the server is away"))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.dead import only_letter, pass_over, stop
+from tests.letters import only_letter, pass_over, stop
 from tests.tallies import tallies
 from tests.waiting import wait_until
 from tests.writes import create_tallies, rows, stored, write
@@ -16,7 +16,8 @@ from worker import EventId
 from worker.dead_letters import find_letters, skip_letter
 from worker.errors import LetterRefusedError
 from worker.letters import State, heeded, resolve
-from worker.store import Store, StoredRow, transaction
+from worker.store import Store
+from worker.table import StoredRow
 
 NAME = "tallies"
 PROJECTION = tallies()
@@ -261,12 +262,3 @@ async def test_writers_and_operators_at_once_never_lose_an_event_or_skip_an_appl
         else:
             assert (won, refusal) == (set(), None)
             assert letter.state is State.SKIPPED
-
-
-async def test_a_transaction_that_waits_or_idles_ends_by_itself(engine: AsyncEngine) -> None:
-    timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    show = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in timeouts))
-    async with transaction(engine) as connection:
-        assert "0" not in (await connection.execute(show)).one()
-    async with engine.connect() as connection:
-        assert set((await connection.execute(show)).one()) == {"0"}
