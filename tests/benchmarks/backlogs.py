@@ -26,7 +26,7 @@ class Backlog:
 
 
 async def append_backlog(redis: Redis, keys: Keys, *, streams: int, events: int, seed: int = 1) -> Backlog:
-    """Append so many events, most of them token deltas, over so many chats in turns, with hints as emit does."""
+    """Append events to so many chats in turns, most of them token deltas, with hints as emit writes them."""
     said = [_chat(seed * 1_000_003 + number) for number in range(streams)]
     ends: dict[str, str] = {}
     projected = 0

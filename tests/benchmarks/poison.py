@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import statistics
 import time
-from typing import Any, cast
+from typing import Any
 
 from redis.asyncio import Redis
 from rich.console import Console
@@ -29,7 +29,7 @@ from worker.database import make_engine, parse_database_url
 POISONED = "chat-0"
 RUN_SECONDS = 300
 
-KINDS: dict[str, dict[str, str]] = {
+KINDS: dict[str, dict[Any, Any]] = {
     "none": {},
     "an undecodable event": {"type": "user_message", "data": "nonsense"},
     "a handler that fails": {"type": "poison", "data": "{}"},
@@ -61,7 +61,7 @@ class Bench:
         engine = make_engine(parse_database_url(url), pool_size=1, application_name="benchmark")
         try:
             if entry := KINDS[kind]:
-                await redis.xadd(keys.log(POISONED), cast("dict[Any, Any]", {"op": "", **entry}), id="1-0")
+                await redis.xadd(keys.log(POISONED), {"op": "", **entry}, id="1-0")
             if kind == "a row that PostgreSQL refuses":
                 async with engine.begin() as connection:
                     await connection.execute(text(_REFUSE))
