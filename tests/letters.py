@@ -1,4 +1,4 @@
-"""Dead letters as tests look at them and change them."""
+"""Dead letters as tests write them, look at them and change them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker import EventId
+from worker.dead_letters import StoredLetter, find_letters
+from worker.letters import Letter, Reason, record_open, record_passed
+
+TRACEBACK = """Traceback (most recent call last):
+  File "handlers.py", line 7, in message
+ZeroDivisionError: broken"""
 
 _MAKE_DUE = "UPDATE dead_letters SET retry_at = now() WHERE state = 'open'"
 _SKIP = """
@@ -42,3 +50,37 @@ async def skip(engine: AsyncEngine, stream_id: str, event_id: str) -> None:
     """What an operator's skip does to the letter."""
     async with engine.begin() as connection:
         await connection.execute(text(_SKIP), {"stream": stream_id, "event": event_id})
+
+
+def _letter(stream_id: str, event_id: str, *, reason: Reason, error: str) -> Letter:
+    return Letter(stream_id, EventId.parse(event_id), "user_message", reason, error)
+
+
+async def stop(
+    engine: AsyncEngine,
+    stream_id: str,
+    event_id: str,
+    *,
+    projection: str = "strategies",
+    version: int = 1,
+    error: str = TRACEBACK,
+) -> None:
+    """Record that a stream is stopped before an event; it would be tried again in a few seconds."""
+    letter = _letter(stream_id, event_id, reason=Reason.HANDLER_FAILED, error=error)
+    async with engine.begin() as connection:
+        await record_open(connection, projection, version, [letter], retried=True)
+
+
+async def pass_over(
+    engine: AsyncEngine, stream_id: str, event_id: str, *, projection: str = "strategies"
+) -> None:
+    """Record that an event was passed over."""
+    letter = _letter(stream_id, event_id, reason=Reason.UNDECODABLE, error="the data are not JSON")
+    async with engine.begin() as connection:
+        await record_passed(connection, projection, 1, [letter])
+
+
+async def only_letter(engine: AsyncEngine) -> StoredLetter:
+    """The one letter that there is."""
+    [found] = await find_letters(engine)
+    return found

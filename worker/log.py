@@ -167,6 +167,12 @@ class Log:
                 self._entry_bytes = max(mean, self._entry_bytes + (mean - self._entry_bytes) / 16)
         return pages
 
+    async def entry(self, stream_id: str, event_id: str) -> Sequence[bytes] | None:
+        """The fields of one entry as they stand in the log; None where there is no such entry or no log."""
+        command = ("XRANGE", self.keys.log(stream_id), event_id, event_id)
+        [reply] = await pipelined(self._redis, [command])
+        return None if _is_no_stream(reply) or not reply else reply[0][1]
+
     async def first_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's first entry; None where there is no log, or an empty one."""
         commands = [("XRANGE", self.keys.log(s), "-", "+", "COUNT", 1) for s in stream_ids]
