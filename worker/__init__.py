@@ -33,7 +33,7 @@ The parts
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
-`sweep`                 compares logs with rows
+`sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `blocked`               streams that a handler refuses
 `waiting`               waits that end at a stop

@@ -211,6 +211,8 @@ class Service:
             reported_at=time.time(),
             pending_streams=len(self._pending),
             hints_in_hand=self._pending.hints_in_hand,
+            untyped_entries_swept=self._sweep.untyped_entries,
+            malformed_hints=self._feed.malformed,
             **asdict(self._projector.tally),
         )
 
