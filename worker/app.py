@@ -17,6 +17,8 @@ from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
+from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
@@ -83,9 +85,13 @@ def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:
 
 
 def make_service(
-    settings: Settings, servers: Servers, projection: Projection, stop: asyncio.Event
+    settings: Settings,
+    servers: Servers,
+    projection: Projection,
+    stop: asyncio.Event,
+    make_leases: type[Leases] = Leases,
 ) -> Service:
-    """One projection's loop with all its parts."""
+    """One projection's loop with all its parts. Nothing but wasted work depends on the leases."""
     redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
@@ -106,10 +112,14 @@ def make_service(
         period=sweep_period,
         stop=stop,
     )
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
     return Service(
         projection,
         consumer,
-        Feed(redis, keys, group=projection.name, consumer=consumer),
+        feed,
+        FeedUpkeep(redis, feed, leases),
+        leases,
         pending,
         Projector(projection, logs, store, cache),
         sweep,
