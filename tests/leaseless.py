@@ -1,7 +1,7 @@
 """Replicas without leases: each of them reads every partition, and nobody knows who is alive.
 
-What they do must be as right as with leases, only more of it in vain. ``python -m tests.leaseless run`` is such
-a replica in a process of its own.
+What they do must be as right as with leases, only more of it in vain. ``python -m tests.leaseless run`` is
+such a replica in a process of its own.
 """
 
 from __future__ import annotations
