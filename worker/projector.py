@@ -51,10 +51,15 @@ class StreamResult:
 
 @dataclass(slots=True)
 class Tally:
-    """What a projector has done since it started. Written by the projecting task only."""
+    """What a projector has done since it started. Written by the projecting task only.
+
+    ``events_applied`` counts handler calls that were kept; ``events_redone`` those of passes whose write
+    lost its comparison, so that somebody applies the events again.
+    """
 
     batches: int = 0
     events_applied: int = 0
+    events_redone: int = 0
     events_rejected: int = 0
     rows_written: int = 0
     comparisons_lost: int = 0
@@ -80,6 +85,7 @@ class _Batch:
     """A pass under way: the writes to make, what will be known of each stream then, and results so far."""
 
     writes: list[RowWrite] = field(default_factory=list)
+    applied: dict[str, int] = field(default_factory=dict)
     known_after: dict[str, KnownStream] = field(default_factory=dict)
     results: dict[str, StreamResult] = field(default_factory=dict)
 
@@ -199,6 +205,7 @@ class Projector:
         row = known.row
         if folded.last is not None:
             row = self._row_after(known, folded, log_starts_at, anew=anew)
+            batch.applied[stream_id] = folded.applied
             batch.writes.append(
                 RowWrite(
                     stream_id=stream_id,
@@ -231,7 +238,6 @@ class Projector:
         return StoredRow(stamp, first_event_id, folded.state)
 
     def _report(self, stream_id: str, folded: Folded) -> None:
-        self.tally.events_applied += folded.applied
         self.tally.events_rejected += len(folded.rejections)
         for rejection in folded.rejections:
             log.warning(
@@ -261,6 +267,9 @@ class Projector:
             lost |= {write.stream_id for write in chunk} - await self._store.write(chunk)
         self.tally.rows_written += len(batch.writes) - len(lost)
         self.tally.comparisons_lost += len(lost)
+        redone = sum(batch.applied[stream_id] for stream_id in lost)
+        self.tally.events_redone += redone
+        self.tally.events_applied += sum(batch.applied.values()) - redone
         batch.results.update(dict.fromkeys(lost, StreamResult(Outcome.LOST)))
         for stream_id, known in batch.known_after.items():
             if stream_id not in lost:

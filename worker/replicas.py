@@ -27,6 +27,7 @@ class ReplicaReport:
     hints_in_hand: int
     batches: int
     events_applied: int
+    events_redone: int
     events_rejected: int
     rows_written: int
     comparisons_lost: int
