@@ -16,7 +16,7 @@ from tests.serving import Serving, serving
 from tests.waiting import wait_until
 from worker import Keys, service
 from worker.leases import Leases
-from worker.store import RowWrite
+from worker.table import RowWrite
 
 JOIN_SECONDS = 2
 STOP_SECONDS = 1.5
