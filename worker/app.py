@@ -19,7 +19,9 @@ from worker.database import make_engine, parse_database_url
 from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
 from worker.isolation import Isolation
+from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
@@ -87,9 +89,13 @@ def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:
 
 
 def make_service(
-    settings: Settings, servers: Servers, projection: Projection, stop: asyncio.Event
+    settings: Settings,
+    servers: Servers,
+    projection: Projection,
+    stop: asyncio.Event,
+    make_leases: type[Leases] = Leases,
 ) -> Service:
-    """One projection's loop with all its parts."""
+    """One projection's loop with all its parts. Nothing but wasted work depends on the leases."""
     redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
@@ -115,10 +121,14 @@ def make_service(
         stop=stop,
     )
     projector = Projector(projection, logs, store, blocked, cache)
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
     return Service(
         projection,
         consumer,
-        Feed(redis, keys, group=projection.name, consumer=consumer),
+        feed,
+        FeedUpkeep(redis, feed, leases),
+        leases,
         pending,
         projector,
         Isolation(projector, suspects, store, blocked, logs, races=projection.races),

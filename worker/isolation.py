@@ -58,7 +58,7 @@ class Isolation:
         results: dict[str, StreamResult] = {}
         for part in self._parts([s for s in stream_ids if s not in set(suspected)]):
             results |= await self._in_smaller_parts(part)
-        for stream_id in suspected:
+        for stream_id in sorted(suspected, key=self._suspects.deaths):  # the innocent first
             await self._suspects.begin([stream_id])
             kills = self._suspects.convicted(stream_id)
             results[stream_id] = await (self._give_up(stream_id) if kills else self._alone(stream_id))

@@ -16,8 +16,8 @@ from redis.exceptions import NoScriptError, RedisError
 
 from worker.errors import SettingsError
 
-READ_BLOCK = timedelta(seconds=1)
-"""How long a read of the feed waits for hints, and so how long a stop may take to be noticed by it."""
+READ_BLOCK = timedelta(seconds=0.5)
+"""How long a read of the feed waits for hints, and so how late it may notice a stop or a new partition."""
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
 _SCHEMES = ("redis://", "rediss://", "unix://")

@@ -20,6 +20,7 @@ class ReplicaReport:
 
     consumer: str
     version: int
+    partitions: list[int]
     started_at: float
     reported_at: float
     pending_streams: int

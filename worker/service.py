@@ -15,8 +15,10 @@ from worker.blocked import BlockedStreams
 from worker.diverged import DivergedStreams
 from worker.fault_points import Point, reach
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
 from worker.hint import Hint
 from worker.isolation import Isolation
+from worker.leases import Leases, Tenure
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
@@ -26,13 +28,14 @@ from worker.retry import Perseverance
 from worker.suspects import Suspects
 from worker.sweep import Sweep
 from worker.trouble import SERVER_ERRORS, describe
-from worker.waiting import wait_for
+from worker.waiting import wait_for, wait_for_any
 
 log = structlog.get_logger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
+_TICK_SECONDS = 0.5
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
 _LOST_WITHOUT_REST = 2
@@ -61,13 +64,16 @@ class Service:
     """
 
     def __init__(
-        self, projection: Projection, consumer: str, feed: Feed, pending: Pending, projector: Projector,
-        isolation: Isolation, suspects: Suspects, blocked: BlockedStreams, diverged: DivergedStreams,
+        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
+        pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
+        blocked: BlockedStreams, diverged: DivergedStreams,
         sweep: Sweep, replicas: Replicas, pace: Pace, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
         self._feed = feed
+        self._upkeep = upkeep
+        self._leases = leases
         self._pending = pending
         self._projector = projector
         self._isolation = isolation
@@ -80,20 +86,60 @@ class Service:
         self._stop = stop
         self._persevere = Perseverance(stop)
         self._setbacks: dict[str, int] = {}
+        self._tenure = Tenure()
+        self._replicas_changed = asyncio.Event()
+        self._all_done = asyncio.Event()
         self._joined = False
         self._started_at = time.time()
 
     async def run(self) -> None:
         """Work until ``stop`` is set, then finish what is in hand and hand over."""
+        if not await self._persevere("joining the group", self._join):
+            return
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hold_leases())
             tasks.create_task(self._read_hints())
-            tasks.create_task(self._project_streams())
+            projecting = tasks.create_task(self._project_streams())
             tasks.create_task(self._sweep_logs())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._report_progress())
             await self._stop.wait()
             self._pending.hurry()
+            await asyncio.wait([projecting])
+            self._all_done.set()
         await self._hand_over()
+
+    async def _join(self) -> bool:
+        """Join the group, and get to know which partitions are ours before the first of them is read."""
+        await self._feed.join()
+        await self._suspects.bury([self._consumer])  # Who had this name before is no more.
+        await self._tick()
+        self._joined = True
+        return True
+
+    async def _hold_leases(self) -> None:
+        """Hold a fair share of the partitions until the stop, and be alive for the others to the end."""
+        while not await wait_for(self._stop, _TICK_SECONDS):
+            await self._persevere("renewing leases", self._tick)
+        alive = await self._persevere("giving up partitions", self._retire)
+        while alive and not await wait_for(self._all_done, _TICK_SECONDS):
+            alive = await self._persevere("renewing leases", self._tick)
+
+    async def _tick(self) -> bool:
+        self._heed(await self._leases.tick())
+        return True
+
+    async def _retire(self) -> bool:
+        self._heed(await self._leases.retire())
+        return True
+
+    def _heed(self, tenure: Tenure) -> None:
+        before, self._tenure = self._tenure, tenure
+        self._feed.hold(tenure.partitions)
+        if tenure.partitions != before.partitions:
+            log.info("partitions_held", partitions=sorted(tenure.partitions))
+        if tenure != before:
+            self._replicas_changed.set()
 
     async def _read_hints(self) -> None:
         while not self._stop.is_set():
@@ -114,30 +160,48 @@ class Service:
         while not self._stop.is_set():
             swept = await self._persevere("sweeping", self._sweep.run_once)
             # Who does not hold the lease asks often, to take over soon from a replica that died.
-            await wait_for(self._stop, period if swept else min(period, _LEASE_POLL_SECONDS))
+            await self._sweep.pause(period if swept else min(period, _LEASE_POLL_SECONDS))
 
     async def _keep_house(self) -> None:
         # Often enough for a short claim_after, yet never in a busy loop.
         pause = min(_HOUSEKEEPING_SECONDS, max(self._pace.claim_after.total_seconds(), 0.5))
-        while not await wait_for(self._stop, pause):
-            abandoned = partial(self._feed.claim_abandoned, self._pace.claim_after)
+        while not self._stop.is_set():
+            self._replicas_changed.clear()
+            await self._persevere("counting deaths", self._bury)
+            await self._inherit_hints()
+            abandoned = partial(self._upkeep.claim_abandoned, self._pace.claim_after)
             if hints := await self._persevere("claiming abandoned hints", abandoned):
                 await self._take_in(hints)
-            await self._persevere("trimming the feed", self._feed.trim)
+            await self._persevere("trimming the feed", self._upkeep.trim)
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
             await self._persevere("looking after blocked streams", self._look_after_blocked)
+            await wait_for_any([self._stop, self._replicas_changed], pause)
+
+    async def _bury(self) -> None:
+        """Count the deaths of replicas, before what they had in hand is taken over.
+
+        Who is alive is asked last, so that a replica that has just come does not count as dead.
+        """
+        at_work = await self._suspects.at_work()
+        await self._suspects.bury((await self._leases.tick()).dead_among(at_work))
+
+    async def _inherit_hints(self) -> None:
+        """Take over what dead replicas had in hand in our partitions, as there is room for it."""
+        while hints := await self._persevere("taking over from dead replicas", self._upkeep.inherit):
+            await self._take_in(hints)
+            await self._pending.room()
 
     async def _look_after_blocked(self) -> None:
         """Queue the blocked streams that are to be tried again; settle letters that are out of date."""
         await self._blocked.settle_stale()
         for stream_id in await self._blocked.due(_DUE_AT_ONCE):
-            self._pending.add_swept(stream_id)
+            if self._feed.reads(stream_id):  # else another replica tries it
+                self._pending.add_swept(stream_id)
 
     async def _next_hints(self) -> list[Hint]:
         """The next hints. After any error the group is joined again, and own pending hints come first."""
         if not self._joined:
-            await self._feed.join()
-            self._joined = True
+            await self._join()
         try:
             return await self._feed.read(self._pace.hints_a_read)
         except SERVER_ERRORS:
@@ -207,6 +271,7 @@ class Service:
         return ReplicaReport(
             consumer=self._consumer,
             version=self._projection.version,
+            partitions=sorted(self._tenure.partitions),
             started_at=self._started_at,
             reported_at=time.time(),
             pending_streams=len(self._pending),
@@ -221,6 +286,7 @@ class Service:
         try:
             await self._sweep.release_lease()
             await self._replicas.remove([self._consumer])
+            await self._leases.leave()
             await self._feed.leave()
         except SERVER_ERRORS as error:
             log.warning("handover_failed", error=describe(error))

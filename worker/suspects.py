@@ -25,19 +25,19 @@ _CONVICTED_AFTER = 6
 _FORGET_AFTER = timedelta(days=1)
 
 # One script, so that two replicas that find a third one dead count its death once.
+#
+# KEYS: what is in flight; suspects. ARGV: ms after which suspects are forgotten, then the dead replicas.
 _BURY = Script("""
-local live = {}
-for at = 2, #ARGV do live[ARGV[at]] = true end
 local buried = {}
-local entries = redis.call('HGETALL', KEYS[1])
-for at = 1, #entries, 2 do
-  if not live[entries[at]] then
-    for _, stream in ipairs(cjson.decode(entries[at + 1])) do
+for at = 2, #ARGV do
+  local streams = redis.call('HGET', KEYS[1], ARGV[at])
+  if streams then
+    for _, stream in ipairs(cjson.decode(streams)) do
       redis.call('HINCRBY', KEYS[2], stream, 1)
       redis.call('PEXPIRE', KEYS[2], ARGV[1])
     end
-    redis.call('HDEL', KEYS[1], entries[at])
-    buried[#buried + 1] = entries[at]
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    buried[#buried + 1] = ARGV[at]
   end
 end
 return buried
@@ -82,12 +82,16 @@ class Suspects:
             await self._redis.hdel(self._suspects, *cleared)
         await self._redis.hdel(self._in_flight, self._consumer)
 
-    async def bury(self, live: Collection[str]) -> None:
-        """Count a death for what was in flight with every replica that is not among the live ones."""
-        ttl = int(_FORGET_AFTER.total_seconds() * 1000)
-        buried = await _BURY(self._redis, [self._in_flight, self._suspects], [ttl, *live])
-        for consumer in buried:
-            log.warning("replica_died_at_work", replica=consumer.decode())
+    async def at_work(self) -> list[str]:
+        """The replicas that have something in flight, as far as they have told."""
+        return [name.decode() for name in await self._redis.execute_command("HKEYS", self._in_flight)]
+
+    async def bury(self, dead: Collection[str]) -> None:
+        """Count a death for what was in flight with these replicas, and read what is held against streams."""
+        if dead:
+            ttl = int(_FORGET_AFTER.total_seconds() * 1000)
+            for consumer in await _BURY(self._redis, [self._in_flight, self._suspects], [ttl, *dead]):
+                log.warning("replica_died_at_work", replica=consumer.decode())
         await self.refresh()
 
     async def refresh(self) -> None:

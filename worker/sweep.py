@@ -25,6 +25,7 @@ from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
 from worker.store import Store
 from worker.unusable import UnusableKeys
+from worker.waiting import wait_for_any
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class Sweep:
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
+        self._requested = asyncio.Event()
         self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
@@ -111,10 +113,30 @@ class Sweep:
             self._settled.clear()
         self._settled[stream_id] = last_id
 
+    def request(self) -> None:
+        """Have the next sweep come at once, whoever has the lease: hints may have been lost."""
+        self._requested.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long, but no longer than until a sweep is requested or the worker stops."""
+        await wait_for_any([self._requested, self._stop], seconds)
+
     async def run_once(self) -> SweepReport | None:
         """Sweep all logs and a share of the rows; None when another replica has the lease, or at a stop."""
-        if not await self._hold_lease():
+        requested = self._requested.is_set()
+        if not await self._hold_lease() and not requested:
             return None
+        self._requested.clear()
+        swept = False
+        try:
+            report = await self._sweep(requested=requested)
+            swept = True
+        finally:
+            if requested and not swept:
+                self._requested.set()
+        return report
+
+    async def _sweep(self, *, requested: bool) -> SweepReport | None:
         started = time.monotonic()
         if started >= self._forget_at:
             self._settled.clear()
@@ -129,7 +151,7 @@ class Sweep:
             await self._look_at_logs(list(dict.fromkeys(streams)), report)
             if cursor == 0:
                 break
-            if self._stop.is_set() or not await self._hold_lease():
+            if self._stop.is_set() or not (await self._hold_lease() or requested):
                 return None
         if not self._know_rows:
             await self._look_at_diverged()

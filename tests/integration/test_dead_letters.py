@@ -302,7 +302,7 @@ async def die(redis: Redis, keys: Keys, engine: AsyncEngine, *streams: str, time
     for number in range(times):
         dead = Replica(redis, keys, engine, consumer=f"dead-{number}")
         await dead.suspects.begin(streams)
-        await dead.suspects.bury([])
+        await dead.suspects.bury([f"dead-{number}"])
 
 
 async def test_after_some_deaths_a_stream_is_projected_alone_and_then_cleared(replica: Replica) -> None:
@@ -338,7 +338,8 @@ async def test_a_death_is_counted_once_whoever_finds_it(replica: Replica) -> Non
     other = Replica(replica.redis, replica.keys, replica.engine, consumer="other")
     await replica.suspects.begin(["a"])
     await other.suspects.begin(["b"])
+    assert sorted(await other.suspects.at_work()) == ["other", "replica"]
     for _ in range(5):
-        await replica.suspects.bury(["other"])
-        await other.suspects.bury(["other"])
+        await replica.suspects.bury(["replica"])
+        await other.suspects.bury(["replica"])
     assert [other.suspects.deaths(stream_id) for stream_id in "ab"] == [1, 0]
