@@ -16,7 +16,10 @@ SILENT_AFTER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica's totals since it started. Times are Unix seconds by the replica's clock."""
+    """One replica's totals since it started. Times are Unix seconds by the replica's clock.
+
+    ``troubles`` are sentences that say what it cannot do at present; it is ready while there are none.
+    """
 
     consumer: str
     version: int
@@ -32,6 +35,11 @@ class ReplicaReport:
     handler_failures: int
     remarks: int
     blocked_streams: int
+    troubles: list[str]
+
+    @property
+    def ready(self) -> bool:
+        return not self.troubles
 
     @property
     def alive(self) -> bool:

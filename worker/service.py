@@ -14,6 +14,7 @@ import structlog
 
 from worker.blocked import BlockedStreams
 from worker.feed import Feed
+from worker.health import Health
 from worker.hint import Hint
 from worker.pending import Pending, Work
 from worker.projection import Projection
@@ -54,7 +55,8 @@ class Service:
 
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, pending: Pending, projector: Projector,
-        sweep: Sweep, replicas: Replicas, pace: Pace, stop: asyncio.Event,
+        sweep: Sweep, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
+        stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
@@ -64,8 +66,9 @@ class Service:
         self._sweep = sweep
         self._replicas = replicas
         self._pace = pace
+        self._persevere = persevere
+        self._health = health
         self._stop = stop
-        self._persevere = Perseverance(stop)
         self._blocked = BlockedStreams()
         self._joined = False
         self._started_at = time.time()
@@ -186,6 +189,7 @@ class Service:
             pending_streams=len(self._pending),
             hints_in_hand=self._pending.hints_in_hand,
             blocked_streams=len(self._blocked),
+            troubles=[str(problem) for problem in self._health.problems(self._projection.name)],
             **asdict(self._projector.tally),
         )
 
