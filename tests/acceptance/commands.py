@@ -70,11 +70,11 @@ class RunningCommand:
 
 
 @contextmanager
-def running(*arguments: str, env: Mapping[str, str]) -> Iterator[RunningCommand]:
-    """Start a command, and kill it at the end if it still runs."""
+def running(*arguments: str, env: Mapping[str, str], module: str = "worker") -> Iterator[RunningCommand]:
+    """Start a command, and kill it at the end if it still runs. ``module`` may be one that alters it."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
