@@ -51,6 +51,7 @@ class Fault:
     """What happens to the server, how it is mended, and what the worker is to say meanwhile."""
 
     words: tuple[str, ...] = ()
+    doing: str = "projecting"
 
     async def cause(self, site: Site) -> None:
         raise NotImplementedError
@@ -91,6 +92,7 @@ class Altered(Fault):
     words: tuple[str, ...]
     cut: bool = False
     inside: bool = True
+    doing: str = "projecting"
 
     async def cause(self, site: Site) -> None:
         await site.run(*self.what.split("; "), inside=self.inside)
@@ -135,6 +137,12 @@ FAULTS: dict[str, Fault] = {
         "ALTER TABLE stream_projections RENAME COLUMN message_count TO elsewhere",
         "ALTER TABLE stream_projections RENAME COLUMN elsewhere TO message_count",
         ('column "message_count" does not exist',),
+    ),
+    "rows refused": Altered(
+        "ALTER TABLE stream_projections ADD CONSTRAINT nothing CHECK (message_count < 0) NOT VALID",
+        "ALTER TABLE stream_projections DROP CONSTRAINT nothing",
+        ("PostgreSQL refuses all rows", "Mend the table"),
+        doing="writing rows",
     ),
     "not migrated": Altered(
         "ALTER TABLE projection_worker_schema RENAME TO elsewhere",

@@ -10,6 +10,6 @@ from worker.replicas import ReplicaReport
 
 def report(consumer: str, *, seconds_ago: float = 0) -> ReplicaReport:
     """The report of a replica that has done nothing and is in no trouble."""
-    numbers = {field.name: 0 for field in fields(ReplicaReport) if field.name not in ("consumer", "troubles")}
-    counted = ReplicaReport(consumer=consumer, troubles=[], **numbers)
-    return replace(counted, reported_at=time.time() - seconds_ago)
+    numbers = {field.name: 0 for field in fields(ReplicaReport) if field.type in ("int", "float")}
+    blank = ReplicaReport(consumer=consumer, partitions=[], troubles=[], **numbers)
+    return replace(blank, reported_at=time.time() - seconds_ago)

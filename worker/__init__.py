@@ -28,6 +28,7 @@ The parts
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
 `letters`               dead letters: events that could not be applied
+`dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
 `sweep`                 compares logs with rows
@@ -42,7 +43,8 @@ The parts
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
-`cli`                   commands: parse, call, print; `demo` and `embedded` for trying things out
+`cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
+                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens

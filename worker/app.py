@@ -14,11 +14,16 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
+from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
 from worker.health import Health
+from worker.isolation import Isolation
+from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
 from worker.pending import Pending
@@ -31,6 +36,7 @@ from worker.retry import Perseverance
 from worker.service import Pace, Service
 from worker.settings import Settings
 from worker.store import Store
+from worker.suspects import Suspects
 from worker.sweep import Sweep
 from worker.waiting import unless, wait_for
 from worker.watchdog import watchdog
@@ -92,9 +98,13 @@ def make_service(
     servers: Servers,
     projection: Projection,
     stop: asyncio.Event,
+    make_leases: type[Leases] = Leases,
     health: Health | None = None,
 ) -> Service:
-    """One projection's loop with all its parts; what it cannot do is reported to ``health``."""
+    """One projection's loop with all its parts; what it cannot do is reported to ``health``.
+
+    Nothing but wasted work depends on the leases.
+    """
     health = health or Health()
     redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
     pending = Pending(
@@ -102,6 +112,9 @@ def make_service(
     )
     logs = make_log(settings, redis, projection)
     store = Store(servers.engine, projection)
+    blocked = BlockedStreams(servers.engine, projection)
+    suspects = Suspects(redis, keys, projection=projection.name, consumer=consumer)
+    diverged = DivergedStreams(redis, keys, projection.name)
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
     sweep = Sweep(
@@ -111,6 +124,7 @@ def make_service(
         store,
         cache,
         pending,
+        diverged,
         projection=projection.name,
         consumer=consumer,
         period=sweep_period,
@@ -119,12 +133,21 @@ def make_service(
     persevere = Perseverance(
         stop, health, projection=projection.name, races=projection.races, renew=partial(renew, redis)
     )
+    projector = Projector(projection, logs, store, blocked, cache)
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
     return Service(
         projection,
         consumer,
-        Feed(redis, keys, group=projection.name, consumer=consumer),
+        feed,
+        FeedUpkeep(redis, feed, leases),
+        leases,
         pending,
-        Projector(projection, logs, store, cache),
+        projector,
+        Isolation(projector, suspects, store, blocked, logs, races=projection.races),
+        suspects,
+        blocked,
+        diverged,
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
@@ -192,7 +215,7 @@ async def work(
         )
         async with asyncio.TaskGroup() as tasks:
             for projection in projections:
-                tasks.create_task(make_service(settings, servers, projection, stop, health).run())
+                tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
             tasks.create_task(unless(stop, _watch_database(servers, projections, health, stop)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +41,14 @@ async def unless(event: asyncio.Event, action: Coroutine[Any, Any, T]) -> T | No
         acting.cancel()
         waiting.cancel()
         await asyncio.wait({acting, waiting})
+
+
+async def wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Wait until one of the events is set, no longer than ``seconds``."""
+    heed_cancellation()
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
