@@ -72,6 +72,8 @@ class Claims:
         {"wdk_strategy_id", "is_saved", "own_is_saved", "own_is_saved_ms", "own_is_saved_seq"}
     )
 
+    races = frozenset({"ix_proj_wdk", "ix_claims_history", "strategy_claims_pkey"})
+
     async def prepare(self, connection: AsyncConnection, writes: Sequence[RuleWrite]) -> RuleTransaction:
         """Lock every strategy that the writes claim, end or withdraw, and find whose rows that may change."""
         transaction = ClaimsTransaction(connection, writes)

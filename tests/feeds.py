@@ -9,7 +9,9 @@ from redis.asyncio import Redis
 
 from worker import Keys
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
 from worker.hint import Hint
+from worker.leases import Leases
 
 GROUP = "group"
 END = "the end"
@@ -17,6 +19,11 @@ END = "the end"
 
 def feed_of(client: Redis, keys: Keys, *, group: str = GROUP, consumer: str = "consumer") -> Feed:
     return Feed(client, keys, group=group, consumer=consumer)
+
+
+def upkeep_of(client: Redis, keys: Keys, feed: Feed) -> FeedUpkeep:
+    """What keeps a feed in order, for a replica that counts as alive from its first look around on."""
+    return FeedUpkeep(client, feed, Leases(client, keys, projection=feed.group, consumer=feed.consumer))
 
 
 async def add_hints(redis: Redis, keys: Keys, *streams: str) -> list[bytes]:

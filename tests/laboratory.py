@@ -19,10 +19,12 @@ from tests.interleaving import HaltingReplica, Part, Standing, interleave
 from tests.reference.model import single_reader
 from tests.tables import differences, empty_tables, read_table
 from worker import ClaimRaceError, EventId, Keys
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.log import Log
-from worker.projector import Outcome, Projector
+from worker.outcome import Outcome
+from worker.projector import Projector
 from worker.store import Store
 
 DELETE_ROW = text("DELETE FROM stream_projections WHERE stream_id = :stream")
@@ -57,7 +59,8 @@ class Laboratory:
 
     def _projector(self, engine: AsyncEngine) -> Projector:
         log = Log(self._redis, self._keys, strategies.types, max_payload_bytes=2**20, page_bytes=2**20)
-        return Projector(strategies, log, Store(engine, strategies), RowCache(2**20))
+        blocked = BlockedStreams(engine, strategies)
+        return Projector(strategies, log, Store(engine, strategies), blocked, RowCache(2**20))
 
     async def set_up(self, scenario: Scenario) -> None:
         """Make the scenario's past."""

@@ -14,10 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
 from worker import Keys, Projection
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
+from worker.isolation import Isolation
 from worker.log import Log
-from worker.projector import Outcome, Projector
+from worker.outcome import Outcome
+from worker.projector import Projector
 from worker.store import Store
+from worker.suspects import Suspects
 
 PAGE_BYTES = 1_000_000
 CACHE_BYTES = 1_000_000
@@ -33,7 +37,11 @@ class Replica:
     projection: Projection = strategies
     page_bytes: int = PAGE_BYTES
     cache_bytes: int = CACHE_BYTES
+    consumer: str = "replica"
     projector: Projector = field(init=False)
+    isolation: Isolation = field(init=False)
+    suspects: Suspects = field(init=False)
+    blocked: BlockedStreams = field(init=False)
     store: Store = field(init=False)
     logs: Log = field(init=False)
     cache: RowCache = field(init=False)
@@ -48,7 +56,14 @@ class Replica:
         )
         self.store = Store(self.engine, self.projection)
         self.cache = RowCache(self.cache_bytes)
-        self.projector = Projector(self.projection, self.logs, self.store, self.cache)
+        self.blocked = BlockedStreams(self.engine, self.projection)
+        self.suspects = Suspects(
+            self.redis, self.keys, projection=self.projection.name, consumer=self.consumer
+        )
+        self.projector = Projector(self.projection, self.logs, self.store, self.blocked, self.cache)
+        self.isolation = Isolation(
+            self.projector, self.suspects, self.store, self.blocked, self.logs, races=self.projection.races
+        )
 
     async def append(self, stream_id: str, event_type: str, data: Any = None, *, at: str = "*") -> str:
         """Append an entry, as a producer that writes no hints, and return its id."""
@@ -68,7 +83,8 @@ class Replica:
 
     async def project(self, *stream_ids: str) -> list[Outcome]:
         """One pass: what became of each stream."""
-        results = await self.projector.project_batch(stream_ids)
+        results = await self.isolation.project_batch(stream_ids)
+        await self.suspects.end(results)
         return [results[stream_id].outcome for stream_id in stream_ids]
 
     async def row(self, stream_id: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from tests.projecting import Replica
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
 from worker.app import connect, make_service
+from worker.leases import Leases
 from worker.replicas import ReplicaReport, Replicas
 from worker.service import Service
 from worker.settings import Settings
@@ -38,6 +39,11 @@ class Serving:
     @property
     def keys(self) -> Keys:
         return self.world.keys
+
+    @property
+    def held(self) -> set[int]:
+        """The feed partitions that it reads."""
+        return set(self.service._feed.held)
 
     async def emit(self, stream_id: str, event_type: str, data: Any = None) -> str:
         """Append an event with its hint, and return its id."""
@@ -87,14 +93,25 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    redis_url: str, database_url: str, keys: Keys, projection: Projection = strategies, **settings: Any
+    redis_url: str,
+    database_url: str,
+    keys: Keys,
+    projection: Projection = strategies,
+    make_leases: type[Leases] = Leases,
+    **settings: Any,
 ) -> AsyncIterator[Serving]:
     """A service that has joined its group; stopped at the end, unless the test did so."""
-    chosen = {"key_prefix": keys.prefix, "sweep_seconds": 3600, "linger_ms": 0, **settings}
+    chosen = {
+        "key_prefix": keys.prefix,
+        "feed_partitions": keys.partitions,
+        "sweep_seconds": 3600,
+        "linger_ms": 0,
+        **settings,
+    }
     read = Settings(redis_url=redis_url, database_url=database_url, **chosen)
     stopping = asyncio.Event()
     async with connect(read) as servers:
-        service = make_service(read, servers, projection, stopping)
+        service = make_service(read, servers, projection, stopping, make_leases)
         running = asyncio.create_task(service.run())
         under_way = Serving(
             service, running, stopping, Replica(servers.redis, keys, servers.engine, projection)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from tests.projecting import Replica
+from worker.diverged import DivergedStreams
+from worker.outcome import Outcome
 from worker.pending import Pending
-from worker.projector import Outcome
 from worker.sweep import Sweep, SweepReport
 
 AGAIN = (Outcome.MORE, Outcome.LOST)
@@ -24,10 +25,12 @@ class SweepingReplica(Replica):
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     pending: Pending = field(init=False)
     sweeper: Sweep = field(init=False)
+    diverged: DivergedStreams = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.pending = Pending(batch_streams=self.batch_streams, linger=timedelta(0), max_hints=1000)
+        self.diverged = DivergedStreams(self.redis, self.keys, self.projection.name)
         self.sweeper = Sweep(
             self.redis,
             self.keys,
@@ -35,6 +38,7 @@ class SweepingReplica(Replica):
             self.store,
             self.cache,
             self.pending,
+            self.diverged,
             projection=self.projection.name,
             consumer=self.consumer,
             period=self.period,
@@ -57,6 +61,10 @@ class SweepingReplica(Replica):
             for work in works:
                 result = results[work.stream_id]
                 self.sweeper.note(work.stream_id, result)
+                if result.outcome is Outcome.DIVERGED:
+                    await self.diverged.add(work.stream_id, str(result.read_to))
+                else:
+                    await self.diverged.remove(work.stream_id)
                 self.pending.finish(work, again=result.outcome in AGAIN)
             queued.update(streams)
         return queued

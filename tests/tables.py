@@ -44,9 +44,9 @@ async def read_table(engine: AsyncEngine) -> Table:
 
 
 async def empty_tables(engine: AsyncEngine) -> None:
-    """Forget all rows and claims."""
+    """Forget all rows, claims and dead letters."""
     async with engine.begin() as connection:
-        await connection.execute(text("TRUNCATE stream_projections, strategy_claims"))
+        await connection.execute(text("TRUNCATE stream_projections, strategy_claims, dead_letters"))
 
 
 def as_read(column: str, value: Any) -> Any:

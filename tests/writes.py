@@ -10,16 +10,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.tallies import Base
+from worker.letters import WorkerTables
 from worker.row import RawJson
-from worker.store import RowWrite, Stamp, StoredRow
+from worker.table import RowWrite, Stamp, StoredRow
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 ALL = ("total", "note", "numbers")
 
 
 async def create_tallies(engine: AsyncEngine) -> None:
+    """Make the table, and the worker's own where there are none."""
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(WorkerTables.metadata.create_all)
 
 
 def stored(

@@ -28,10 +28,12 @@ The parts
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
 `letters`               dead letters: events that could not be applied
+`dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
 `sweep`                 compares logs with rows
-`blocked`, `retry`      streams that a handler refuses; servers that are away
+`trouble`, `retry`      what an error means; going on when servers are away
+`blocked`               streams that a handler refuses
 `waiting`               waits that end at a stop
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
@@ -39,7 +41,8 @@ The parts
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
-`cli`                   commands: parse, call, print; `demo` and `embedded` for trying things out
+`cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
+                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens

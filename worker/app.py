@@ -13,10 +13,15 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
+from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
+from worker.isolation import Isolation
+from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
@@ -29,6 +34,7 @@ from worker.retry import Perseverance
 from worker.service import Pace, Service
 from worker.settings import Settings
 from worker.store import Store
+from worker.suspects import Suspects
 from worker.sweep import Sweep
 
 log = structlog.get_logger(__name__)
@@ -83,15 +89,22 @@ def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:
 
 
 def make_service(
-    settings: Settings, servers: Servers, projection: Projection, stop: asyncio.Event
+    settings: Settings,
+    servers: Servers,
+    projection: Projection,
+    stop: asyncio.Event,
+    make_leases: type[Leases] = Leases,
 ) -> Service:
-    """One projection's loop with all its parts."""
+    """One projection's loop with all its parts. Nothing but wasted work depends on the leases."""
     redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
     )
     logs = make_log(settings, redis, projection)
     store = Store(servers.engine, projection)
+    blocked = BlockedStreams(servers.engine, projection)
+    suspects = Suspects(redis, keys, projection=projection.name, consumer=consumer)
+    diverged = DivergedStreams(redis, keys, projection.name)
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
     sweep = Sweep(
@@ -101,17 +114,27 @@ def make_service(
         store,
         cache,
         pending,
+        diverged,
         projection=projection.name,
         consumer=consumer,
         period=sweep_period,
         stop=stop,
     )
+    projector = Projector(projection, logs, store, blocked, cache)
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
     return Service(
         projection,
         consumer,
-        Feed(redis, keys, group=projection.name, consumer=consumer),
+        feed,
+        FeedUpkeep(redis, feed, leases),
+        leases,
         pending,
-        Projector(projection, logs, store, cache),
+        projector,
+        Isolation(projector, suspects, store, blocked, logs, races=projection.races),
+        suspects,
+        blocked,
+        diverged,
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),

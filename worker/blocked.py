@@ -1,46 +1,93 @@
-"""Streams whose next event a handler refuses, as one replica remembers them."""
+"""Blocked streams: each stands before an event that could not be applied, until somebody helps.
+
+Every method is one transaction.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-_FIRST_REST_SECONDS = 5.0
-_LONGEST_REST_SECONDS = 300.0
-_MAX_REMEMBERED = 100_000
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker import letters
+from worker.letters import Letter
+from worker.projection import Projection
+from worker.store import BEGIN
+from worker.table import Stamp, Table, fetch
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
-    seconds: float
-    until: float
+class Block:
+    """A stream that is stopped before an event; ``loaded`` is its row's stamp, None where there is no row."""
+
+    loaded: Stamp | None
+    letter: Letter
 
 
 class BlockedStreams:
-    """Keeps blocked streams from being tried at every hint: each rests, longer after every failure.
+    """The streams of one projection that are stopped, as their open dead letters tell."""
 
-    Only this replica's memory; the sweep finds a blocked stream again, and so tries it once its rest is over.
-    """
+    def __init__(self, engine: AsyncEngine, projection: Projection) -> None:
+        self._engine = engine
+        self._projection = projection
+        self._table = Table(projection, engine.dialect)
 
-    def __init__(self) -> None:
-        self._rests: dict[str, _Rest] = {}
+    async def add(self, blocks: Sequence[Block], *, retried: bool = True) -> set[str]:
+        """Record where streams are stopped, in one transaction; those whose row still was the one loaded.
 
-    def __len__(self) -> int:
-        return len(self._rests)
+        Of any other nothing is recorded, since another writer may have gone beyond the event.
+        """
+        if not blocks:
+            return set()
+        by_stream = {block.letter.stream_id: block for block in blocks}
+        async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(BEGIN)
+            current = await self._table.lock(connection, by_stream.keys())
+            held = [s for s in sorted(by_stream, key=str.encode) if current.get(s) == by_stream[s].loaded]
+            await letters.record_open(
+                connection,
+                self._projection.name,
+                self._projection.version,
+                [by_stream[stream_id].letter for stream_id in held],
+                retried=retried,
+            )
+        return set(held)
 
-    def resting(self, stream_id: str) -> bool:
-        """Whether the stream need not be tried yet."""
-        rest = self._rests.get(stream_id)
-        return rest is not None and time.monotonic() < rest.until
+    async def settle_gone(self, stream_ids: Sequence[str]) -> None:
+        """Settle the open letters of streams whose logs hold nothing more to apply."""
+        async with self._engine.begin() as connection:
+            await letters.resolve_all(connection, self._projection.name, stream_ids)
 
-    def add(self, stream_id: str) -> None:
-        """Let a stream rest that has just failed."""
-        previous = self._rests.get(stream_id)
-        seconds = min(previous.seconds * 2, _LONGEST_REST_SECONDS) if previous else _FIRST_REST_SECONDS
-        if len(self._rests) >= _MAX_REMEMBERED:
-            self._rests.clear()
-        self._rests[stream_id] = _Rest(seconds, time.monotonic() + seconds)
+    async def due(self, limit: int) -> list[str]:
+        """Streams to look at again although nobody hinted, at most ``limit``.
 
-    def remove(self, stream_id: str) -> None:
-        """The stream got on."""
-        self._rests.pop(stream_id, None)
+        Those with an open letter that is due or was written by an older version, and those that stand before
+        an event which an operator skipped lately.
+        """
+        sql = f"""
+            SELECT DISTINCT l.stream_id FROM dead_letters AS l
+            LEFT JOIN {self._table.name} AS t ON t.stream_id = l.stream_id COLLATE "default"
+            WHERE l.projection = $1
+              AND (l.state = 'open' AND (l.retry_at <= now() OR l.version < $2)
+                   OR l.state = 'skipped' AND l.settled_at > now() - interval '1 hour'
+                      AND ({_number("t.last_event_id")} < {_number("l.event_id")}) IS NOT FALSE)
+            LIMIT $3"""
+        async with self._engine.connect() as connection:
+            rows = await fetch(connection, sql, self._projection.name, self._projection.version, limit)
+        return [row[0] for row in rows]
+
+    async def settle_stale(self) -> None:
+        """Settle open letters for events at or before their rows' positions: somebody applied them."""
+        sql = f"""
+            UPDATE dead_letters AS l SET state = 'resolved', settled_at = now(), retry_at = NULL
+            FROM {self._table.name} AS t
+            WHERE l.projection = $1 AND l.state = 'open' AND t.stream_id = l.stream_id COLLATE "default"
+              AND {_number("l.event_id")} <= {_number("t.last_event_id")}"""
+        async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(sql, (self._projection.name,))
+
+
+def _number(event_id: str) -> str:
+    """An SQL expression that compares event ids as numbers."""
+    return f"(split_part({event_id}, '-', 1)::numeric, split_part({event_id}, '-', 2)::numeric)"

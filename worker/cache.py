@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from worker.letters import NOTHING_TO_HEED, Heeded
 from worker.row import RawJson
-from worker.store import StoredRow
+from worker.table import StoredRow
 
 _ENTRY_BYTES = 600  # A row without its text: objects, tuple slots and dictionary entries, measured roughly.
 
@@ -17,12 +18,14 @@ class KnownStream:
 
     ``row`` is None where there was none. ``read_to`` is the last entry read, of whatever type, at or after
     the row's position; None when the row was just loaded, and never in the cache. ``log_starts_at`` is the
-    log's first entry, known where the log was read from its start.
+    log's first entry, known where the log was read from its start. ``heeded`` are the dead letters that a
+    fold of the stream must heed.
     """
 
     row: StoredRow | None
     read_to: str | None = None
     log_starts_at: str | None = None
+    heeded: Heeded = NOTHING_TO_HEED
 
 
 class RowCache:

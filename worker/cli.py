@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from redis.exceptions import RedisError
@@ -19,16 +18,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import app as wiring
 from worker.batch_emit import emit_lines
+from worker.dead_letters_cli import dead_letters
 from worker.emit import emit as emit_event
-from worker.errors import InvalidEventError, ProjectionWorkerError
+from worker.errors import InvalidEventError, LetterRefusedError, ProjectionWorkerError
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
-from worker.retry import describe
 from worker.settings import Settings, load_settings
 from worker.status_screen import show_status, watch_status
-
-T = TypeVar("T")
+from worker.terminal import print_json, run_to_end
+from worker.trouble import describe
 
 app = typer.Typer(
     name="projection-worker",
@@ -40,6 +39,8 @@ app = typer.Typer(
     help="Keeps PostgreSQL read models in step with event logs in Redis Streams.\n\n"
     "The servers are named by REDIS_URL and DATABASE_URL; the README lists the other variables.",
 )
+
+app.add_typer(dead_letters)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -82,7 +83,7 @@ def status(
     Example: `projection-worker status --watch`
     """
     settings = load_settings("redis_url", "database_url")
-    look = _run(
+    look = run_to_end(
         watch_status(settings, every, as_json=as_json) if watch else show_status(settings, as_json=as_json)
     )
     raise typer.Exit(0 if look else 1)
@@ -109,11 +110,11 @@ def emit(
     if from_file is not None:
         if stream_id is not None:
             raise typer.BadParameter("Give either a stream id, a type and data, or --from-file.")
-        _run(_emit_file(settings, from_file))
+        run_to_end(_emit_file(settings, from_file))
     elif stream_id is None or event_type is None:
         raise typer.BadParameter("Give a stream id and an event type, or --from-file.")
     else:
-        _run(_emit_one(settings, stream_id, operation_id, event_type, data))
+        run_to_end(_emit_one(settings, stream_id, operation_id, event_type, data))
 
 
 @app.command()
@@ -122,7 +123,7 @@ def messages(stream_id: StreamArgument) -> None:
 
     Example: `projection-worker messages chat-17`
     """
-    _print_json(_run(_read(load_settings("redis_url"), "read_stream_messages", stream_id)))
+    print_json(run_to_end(_read(load_settings("redis_url"), "read_stream_messages", stream_id)))
 
 
 @app.command()
@@ -131,7 +132,7 @@ def thinking(stream_id: StreamArgument) -> None:
 
     Example: `projection-worker thinking chat-17`
     """
-    _print_json(_run(_read(load_settings("redis_url"), "read_stream_thinking", stream_id)))
+    print_json(run_to_end(_read(load_settings("redis_url"), "read_stream_thinking", stream_id)))
 
 
 async def _emit_one(
@@ -168,26 +169,12 @@ def _projected_types(settings: Settings) -> frozenset[str]:
     return frozenset().union(*(projection.types for projection in load_projections(settings.projections)))
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
-
-
-def _speaks_utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; Ctrl-C ends it quietly."""
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
 def main() -> None:
     """Run the command line; errors are one sentence on standard error, never a traceback."""
     try:
         app()
+    except LetterRefusedError as error:
+        _fail(str(error), 1)
     except ProjectionWorkerError as error:
         _fail(str(error), 2)
     except (RedisError, SQLAlchemyError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,6 +73,25 @@ class UndecodableEvent:
     id: EventId
     type: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedEvent:
+    """An event that an operator decided not to apply: it moves the position and nothing else."""
+
+    id: EventId
+    type: str
+
+
+AnyEvent = Event | UndecodableEvent | SkippedEvent
+"""What a log may hold of projected types."""
+
+
+def without_skipped(events: Sequence[AnyEvent], skipped: Collection[EventId]) -> Sequence[AnyEvent]:
+    """The same events, those that operators skipped marked as such."""
+    if not skipped:
+        return events
+    return [SkippedEvent(event.id, event.type) if event.id in skipped else event for event in events]
 
 
 def parse_stream_id(raw: bytes) -> str | None:

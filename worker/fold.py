@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.errors import RejectedEventError
-from worker.events import Event, EventId, UndecodableEvent
+from worker.events import AnyEvent, Event, EventId, SkippedEvent, UndecodableEvent
 from worker.row import Remark, Row, RowState
 
 Handler = Callable[[Any, Event], None]
@@ -17,11 +17,15 @@ Handler = Callable[[Any, Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An event that can never be applied: it moves the position and nothing else."""
+    """An event that can never be applied: it moves the position and nothing else.
+
+    ``decoded`` tells whether a handler has seen and rejected it.
+    """
 
     event_id: EventId
     type: str
     reason: str
+    decoded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class HandlerFailure:
 class Folded:
     """What became of a row: its new state, which columns differ, and what stood in the way.
 
-    ``last`` is the last event that was applied or rejected, None when there was none; ``updated_at`` the
-    time of the last such event that has one.
+    ``last`` is the last event that was applied, rejected or skipped, None when there was none; ``updated_at``
+    the time of the last such event that has one.
     """
 
     state: RowState
@@ -48,6 +52,7 @@ class Folded:
     last: EventId | None
     updated_at: datetime | None
     applied: int
+    skipped: int
     rejections: tuple[Rejection, ...]
     failure: HandlerFailure | None
 
@@ -56,7 +61,7 @@ def fold(
     row_class: type[Row],
     handlers: Mapping[str, Handler],
     state: RowState,
-    events: Sequence[Event | UndecodableEvent],
+    events: Sequence[AnyEvent],
 ) -> Folded:
     """Apply events to a row. See `worker.projection.Projection.fold`."""
     try:
@@ -86,18 +91,22 @@ class _Fold:
         self._facts: list[Any] = []
         self._remarks: list[Remark] = []
         self._rejections: list[Rejection] = []
+        self._skipped = 0
 
-    def run(self, events: Sequence[Event | UndecodableEvent]) -> Folded:
+    def run(self, events: Sequence[AnyEvent]) -> Folded:
         """Apply all events, or those before one whose handler fails."""
         failure: HandlerFailure | None = None
         for at, event in enumerate(events):
             if isinstance(event, UndecodableEvent):
-                self._rejections.append(Rejection(event.id, event.type, event.reason))
+                self._rejections.append(Rejection(event.id, event.type, event.reason, decoded=False))
+                continue
+            if isinstance(event, SkippedEvent):
+                self._skipped += 1
                 continue
             try:
                 self._apply(event)
             except RejectedEventError as error:
-                self._rejections.append(Rejection(event.id, event.type, str(error)))
+                self._rejections.append(Rejection(event.id, event.type, str(error), decoded=True))
                 self._undo()
             except Exception as error:  # whatever it is, it stops this stream alone
                 failure = HandlerFailure(event.id, event.type, error)
@@ -123,7 +132,7 @@ class _Fold:
         self._remarks += self._row.remarks
         self._row = self._row_class(self._good)
 
-    def _folded(self, events: Sequence[Event | UndecodableEvent], failure: HandlerFailure | None) -> Folded:
+    def _folded(self, events: Sequence[AnyEvent], failure: HandlerFailure | None) -> Folded:
         after = self._row.state()
         columns = zip(self._row_class.stored_in, self._before, after, strict=True)
         return Folded(
@@ -133,7 +142,8 @@ class _Fold:
             remarks=(*self._remarks, *self._row.remarks),
             last=events[-1].id if events else None,
             updated_at=next((time for event in reversed(events) if (time := event.id.time)), None),
-            applied=len(events) - len(self._rejections),
+            applied=len(events) - len(self._rejections) - self._skipped,
+            skipped=self._skipped,
             rejections=tuple(self._rejections),
             failure=failure,
         )

@@ -38,6 +38,26 @@ class Keys:
         """A hash: each replica of a projection's group to its latest report, as JSON."""
         return f"{self.prefix}worker:{projection}:replicas"
 
+    def in_flight(self, projection: str) -> str:
+        """A hash: each replica to the streams that it is projecting, as JSON."""
+        return f"{self.prefix}worker:{projection}:in-flight"
+
+    def suspects(self, projection: str) -> str:
+        """A hash: streams to how many replicas have died projecting them."""
+        return f"{self.prefix}worker:{projection}:suspects"
+
+    def diverged(self, projection: str) -> str:
+        """A hash: diverged streams to the positions that their logs no longer hold."""
+        return f"{self.prefix}worker:{projection}:diverged"
+
+    def live_replicas(self, projection: str) -> str:
+        """A sorted set: each replica of a projection's group to the time until which it counts as alive."""
+        return f"{self.prefix}worker:{projection}:live"
+
+    def leases(self, projection: str) -> str:
+        """A hash: feed partitions to the replicas that read them."""
+        return f"{self.prefix}worker:{projection}:leases"
+
     def sweep_lease(self, projection: str) -> str:
         return f"{self.prefix}worker:{projection}:sweep-lease"
 

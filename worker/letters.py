@@ -124,19 +124,28 @@ async def heeded(
     """
     rows = await connection.exec_driver_sql(_HEEDED, (projection, list(stream_ids)))
     opened: dict[str, OpenLetter] = {}
-    skipped: dict[str, set[EventId]] = {}
+    passed_over: dict[str, set[EventId]] = {}
     for row in rows:
         stream_id, event_id, state, version, due = tuple(row)
         if state == State.SKIPPED:
-            skipped.setdefault(stream_id, set()).add(EventId.parse(event_id))
+            passed_over.setdefault(stream_id, set()).add(EventId.parse(event_id))
             continue
         letter = OpenLetter(EventId.parse(event_id), version, due)
         if stream_id not in opened or letter.event_id > opened[stream_id].event_id:
             opened[stream_id] = letter  # An earlier one would be stale.
     return {
-        stream_id: Heeded(opened.get(stream_id), frozenset(skipped.get(stream_id, ())))
-        for stream_id in opened.keys() | skipped.keys()
+        stream_id: Heeded(opened.get(stream_id), frozenset(passed_over.get(stream_id, ())))
+        for stream_id in opened.keys() | passed_over.keys()
     }
+
+
+async def skipped(connection: AsyncConnection, projection: str) -> dict[str, set[EventId]]:
+    """All events that operators skipped, by stream."""
+    events: dict[str, set[EventId]] = {}
+    for row in await connection.exec_driver_sql(_SKIPPED, (projection,)):
+        stream_id, event_id = tuple(row)
+        events.setdefault(stream_id, set()).add(EventId.parse(event_id))
+    return events
 
 
 async def record_passed(
@@ -148,21 +157,26 @@ async def record_passed(
 
 
 async def record_open(
-    connection: AsyncConnection, projection: str, version: int, letter: Letter, *, retried: bool
+    connection: AsyncConnection, projection: str, version: int, letters: Sequence[Letter], *, retried: bool
 ) -> None:
-    """Record that a stream is stopped; again, if it is known, with one more attempt and a longer pause.
+    """Record where streams are stopped; again, if it is known, with one more attempt and a longer pause.
 
-    Without ``retried`` it is tried again only when somebody asks. What an operator skipped stays skipped.
+    Without ``retried`` they are tried again only when somebody asks. What an operator skipped stays skipped.
     """
-    await connection.exec_driver_sql(
-        _RECORD_OPEN, (projection, version, *(column[0] for column in _columns([letter])), retried)
-    )
+    if letters:
+        await connection.exec_driver_sql(_RECORD_OPEN, (projection, version, *_columns(letters), retried))
 
 
 async def resolve(connection: AsyncConnection, projection: str, positions: Mapping[str, str]) -> None:
     """Settle the open letters of streams whose rows have moved to these positions, at or beyond the event."""
     if positions:
         await connection.exec_driver_sql(_RESOLVE, (projection, list(positions), list(positions.values())))
+
+
+async def resolve_all(connection: AsyncConnection, projection: str, stream_ids: Sequence[str]) -> None:
+    """Settle the open letters of streams of whose logs nothing is left to apply: their events are gone."""
+    if stream_ids:
+        await connection.exec_driver_sql(_RESOLVE_ALL, (projection, list(stream_ids)))
 
 
 def _columns(letters: Sequence[Letter]) -> tuple[list[str], ...]:
@@ -186,6 +200,8 @@ _HEEDED = """
     FROM dead_letters
     WHERE projection = $1 AND stream_id = ANY($2::text[]) AND state IN ('open', 'skipped')"""
 
+_SKIPPED = "SELECT stream_id, event_id FROM dead_letters WHERE projection = $1 AND state = 'skipped'"
+
 _RECORD_PASSED = """
     INSERT INTO dead_letters AS l
         (projection, version, state, stream_id, event_id, event_type, reason, error)
@@ -200,8 +216,8 @@ _RECORD_PASSED = """
 _RECORD_OPEN = """
     INSERT INTO dead_letters AS l
         (projection, version, state, stream_id, event_id, event_type, reason, error, retry_at)
-    VALUES ($1, $2, 'open', $3, $4, $5, $6, $7,
-        CASE WHEN $8 THEN now() + interval '5 s' * (1 + random() / 4) END)
+    SELECT $1, $2, 'open', *, CASE WHEN $8 THEN now() + interval '5 s' * (1 + random() / 4) END
+    FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     ON CONFLICT (projection, stream_id, event_id) DO UPDATE
     SET version = excluded.version, state = 'open', event_type = excluded.event_type,
         reason = excluded.reason, error = excluded.error, last_at = now(), settled_at = NULL,
@@ -217,3 +233,7 @@ _RESOLVE = """
     WHERE l.projection = $1 AND l.stream_id = moved.stream_id COLLATE "C" AND l.state = 'open'
       AND (split_part(l.event_id, '-', 1)::numeric, split_part(l.event_id, '-', 2)::numeric)
        <= (split_part(moved.position, '-', 1)::numeric, split_part(moved.position, '-', 2)::numeric)"""
+
+_RESOLVE_ALL = """
+    UPDATE dead_letters SET state = 'resolved', settled_at = now(), retry_at = NULL
+    WHERE projection = $1 AND stream_id = ANY($2::text[]) AND state = 'open'"""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
-from worker.events import Event, UndecodableEvent, field, parse_entry, parse_stream_id
+from worker.events import AnyEvent, field, parse_entry, parse_stream_id
 from worker.keys import Keys
-from worker.redis_client import pipelined, refused
+from worker.redis_client import Script, pipelined, refused
 
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
@@ -25,15 +23,14 @@ _ENTRY_BYTES_AT_FIRST = 16_000.0
 _ENTRY_OVERHEAD_BYTES = 50
 
 # XREVRANGE from the client would send the whole last entry of every log, only to learn its id.
-_LAST_IDS = """
+_LAST_IDS = Script("""
 local ids = {}
 for at, key in ipairs(KEYS) do
   local last = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
   ids[at] = not last.err and last[1] and last[1][1] or false
 end
 return ids
-"""
-_LAST_IDS_SHA = hashlib.sha1(_LAST_IDS.encode(), usedforsecurity=False).hexdigest()
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,15 @@ class Page:
 
     first_id: str | None
     last_id: str | None
-    events: Sequence[Event | UndecodableEvent]
+    events: Sequence[AnyEvent]
     ended: bool
     refusal: str | None = None
+
+    def up_to_first_event(self) -> Page:
+        """The page without what follows its first event."""
+        if len(self.events) <= 1:
+            return self
+        return replace(self, last_id=str(self.events[0].id), events=self.events[:1], ended=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,12 @@ class Log:
                 self._entry_bytes = max(mean, self._entry_bytes + (mean - self._entry_bytes) / 16)
         return pages
 
+    async def entry(self, stream_id: str, event_id: str) -> Sequence[bytes] | None:
+        """The fields of one entry as they stand in the log; None where there is no such entry or no log."""
+        command = ("XRANGE", self.keys.log(stream_id), event_id, event_id)
+        [reply] = await pipelined(self._redis, [command])
+        return None if _is_no_stream(reply) or not reply else reply[0][1]
+
     async def first_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's first entry; None where there is no log, or an empty one."""
         commands = [("XRANGE", self.keys.log(s), "-", "+", "COUNT", 1) for s in stream_ids]
@@ -172,12 +181,7 @@ class Log:
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one."""
-        names = [self.keys.log(stream_id) for stream_id in stream_ids]
-        try:
-            replies = await self._redis.evalsha(_LAST_IDS_SHA, len(names), *names)
-        except NoScriptError:  # The first time, and after every restart of the server.
-            await self._redis.script_load(_LAST_IDS)
-            replies = await self._redis.evalsha(_LAST_IDS_SHA, len(names), *names)
+        replies = await _LAST_IDS(self._redis, [self.keys.log(stream_id) for stream_id in stream_ids])
         return [reply.decode() if reply else None for reply in replies]
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:

@@ -13,7 +13,10 @@ def configure_logging(level: str, log_format: Literal["auto", "console", "json"]
     """Send everything to standard error, from the given level on. Call it once, when a command starts."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # The usual traceback shows local variables, and so payloads.
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if console
         else structlog.processors.JSONRenderer()
     )

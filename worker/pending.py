@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from worker.hint import Hint
 from worker.waiting import wait_for
@@ -55,6 +56,7 @@ class Pending:
         self._linger_seconds = linger.total_seconds()
         self._max_hints = max_hints
         self._streams: dict[str, _Stream] = {}
+        self._resting: dict[str, asyncio.TimerHandle] = {}
         self._hinted: Queue = OrderedDict()
         self._swept: Queue = OrderedDict()
         self._in_hand: set[Hint] = set()
@@ -137,10 +139,15 @@ class Pending:
     def close(self) -> None:
         """From now on `take` lingers no more, and gives an empty batch once the queue is empty.
 
-        Streams that the sweep queued are dropped: whoever sweeps next finds them again.
+        Streams that the sweep queued are dropped: whoever sweeps next finds them again. So are those that
+        rest: their hints stay pending in the group.
         """
         self.hurry()
         self._closed = True
+        for stream_id, timer in self._resting.items():
+            timer.cancel()
+            del self._streams[stream_id]
+        self._resting.clear()
         for stream_id in self._swept:
             del self._streams[stream_id]
         self._swept.clear()
@@ -191,11 +198,11 @@ class Pending:
         hints, stream.hints = stream.hints, []
         return Work(stream_id, hints)
 
-    def finish(self, work: Work, *, again: bool = False) -> None:
+    def finish(self, work: Work, *, again: bool = False, rest_seconds: float = 0) -> None:
         """Give a work back. With ``again`` it is queued anew, at the end, with its hints; it does not linger.
 
-        After `close` nothing is queued anew: hints that were not acknowledged stay pending in the group,
-        where another replica finds them.
+        It rests for ``rest_seconds`` first, whatever hints come meanwhile. After `close` nothing is queued
+        anew: hints that were not acknowledged stay pending in the group, where another replica finds them.
         """
         stream = self._streams[work.stream_id]
         stream.in_flight = False
@@ -203,6 +210,10 @@ class Pending:
             stream.hints = [*work.hints, *stream.hints]
             stream.queued = True
             self._flush = True
+            if rest_seconds > 0:
+                wake = partial(self._wake, work.stream_id)
+                self._resting[work.stream_id] = asyncio.get_running_loop().call_later(rest_seconds, wake)
+                return
         else:
             self._in_hand.difference_update(work.hints)
             if len(self._in_hand) < self._max_hints:
@@ -212,3 +223,8 @@ class Pending:
         else:
             del self._streams[work.stream_id]
             self._changed.set()
+
+    def _wake(self, stream_id: str) -> None:
+        del self._resting[stream_id]
+        self._flush = True
+        self._put(stream_id, self._hinted if self._streams[stream_id].hints else self._swept)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import ARRAY
 
 from worker.errors import DeclarationError
-from worker.events import Event, UndecodableEvent
+from worker.events import AnyEvent
 from worker.fold import Folded, Handler, fold
 from worker.payload import encode
 from worker.row import RESERVED_NAMES, RawJson, Remark, RowState, row_class
@@ -96,6 +96,11 @@ class Projection:
         """The projected event types: those with a handler."""
         return frozenset(self._handlers)
 
+    @property
+    def races(self) -> frozenset[str]:
+        """Unique constraints whose violation is no fault of a row; see `CrossStreamRule`."""
+        return self.rule.races if self.rule else frozenset()
+
     def on(self, *types: str) -> Callable[[H], H]:
         """Register a handler for event types. One handler for a type; several types may share one."""
 
@@ -117,11 +122,11 @@ class Projection:
         if unhandled := self.checkpoints - self.types:
             raise DeclarationError(f"Projection {self.name}: no handler for checkpoints {sorted(unhandled)}.")
 
-    def fold(self, state: RowState, events: Sequence[Event | UndecodableEvent]) -> Folded:
+    def fold(self, state: RowState, events: Sequence[AnyEvent]) -> Folded:
         """Apply events, in log order, to a row. Pure: the same state and events give the same result.
 
-        An event that is rejected leaves no trace but the position. At one whose handler raises anything else
-        the fold ends, with everything before it applied.
+        An event that is rejected or skipped leaves no trace but the position. At one whose handler raises
+        anything else the fold ends, with everything before it applied.
         """
         return fold(self._row_class, self._handlers, state, events)
 

@@ -1,65 +1,28 @@
-"""One batch of streams: load their rows, read their logs, fold, and write what changed."""
+"""One pass over a batch of streams: load their rows, read their logs, fold, and write what changed."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
+from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
-from worker.events import Event, EventId, UndecodableEvent
-from worker.fold import Folded
+from worker.events import EventId, without_skipped
+from worker.fault_points import Point, reach
+from worker.fold import Folded, HandlerFailure
+from worker.letters import Heeded, Letter, Reason
 from worker.log import Log, Page, PageRequest
+from worker.outcome import Outcome, StreamResult, Tally
 from worker.projection import Projection
-from worker.retry import describe, refuses_a_row
-from worker.store import RowWrite, Stamp, Store, StoredRow
+from worker.store import Store
+from worker.table import RowWrite, Stamp, StoredRow
 
 log = structlog.get_logger(__name__)
 
 _WRITE_BYTES = 16 * 1024 * 1024
-
-
-class Outcome(Enum):
-    """Where a stream stands after a pass."""
-
-    CAUGHT_UP = auto()
-    """Nothing of the log is left to apply, as far as it reached when it was read."""
-    MORE = auto()
-    """A page was applied and the log goes on: take the stream again."""
-    LOST = auto()
-    """Another writer moved the row, or what was known of it is out of date: take the stream again."""
-    BLOCKED = auto()
-    """A handler raised, and the row stands before that event; or PostgreSQL refuses the row."""
-    DIVERGED = auto()
-    """The log does not hold the row's position any more; the row is left as it is."""
-    OTHER_VERSION = auto()
-    """The row was written by another version of the projection; it is left as it is."""
-    UNREADABLE = auto()
-    """The key is no stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamResult:
-    """``read_to`` is the last entry that was read, where that is known."""
-
-    outcome: Outcome
-    read_to: str | None = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a projector has done since it started. Written by the projecting task only."""
-
-    batches: int = 0
-    events_applied: int = 0
-    events_rejected: int = 0
-    rows_written: int = 0
-    comparisons_lost: int = 0
-    handler_failures: int = 0
-    remarks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +40,12 @@ class _Halfway:
 
 @dataclass(slots=True)
 class _Batch:
-    """A pass under way: the writes to make, what will be known of each stream then, and results so far."""
+    """A pass under way: what to write, what will be known of each stream then, and results so far."""
 
     writes: list[RowWrite] = field(default_factory=list)
+    applied: dict[str, int] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     known_after: dict[str, KnownStream] = field(default_factory=dict)
     results: dict[str, StreamResult] = field(default_factory=dict)
 
@@ -91,63 +57,68 @@ class Projector:
     together, or nothing happened. If two replicas project the same stream, one comparison wins.
     """
 
-    def __init__(self, projection: Projection, logs: Log, store: Store, cache: RowCache) -> None:
+    def __init__(
+        self, projection: Projection, logs: Log, store: Store, blocked: BlockedStreams, cache: RowCache
+    ) -> None:
         self.tally = Tally()
         self._projection = projection
         self._logs = logs
         self._store = store
+        self._blocked = blocked
         self._cache = cache
         self._halfway: dict[str, _Halfway] = {}
-        self._diverged: dict[str, str] = {}
 
-    async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
+    async def project_batch(
+        self, stream_ids: Sequence[str], *, one_event: bool = False
+    ) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands.
 
-        Where PostgreSQL refuses a row the batch is halved until that row is alone, so that it holds up no
-        other stream.
+        With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
         """
-        try:
-            return await self._project_batch(stream_ids)
-        except DBAPIError as error:
-            if not refuses_a_row(error):
-                raise
-            if len(stream_ids) == 1:
-                log.error("row_refused", stream=stream_ids[0], error=describe(error))
-                return {stream_ids[0]: StreamResult(Outcome.BLOCKED)}
-        middle = len(stream_ids) // 2
-        first = await self.project_batch(stream_ids[:middle])
-        return first | await self.project_batch(stream_ids[middle:])
-
-    async def _project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
         known = await self._load(stream_ids)
-        pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in stream_ids])
+        reach(Point.ROWS_LOADED)
         batch = _Batch()
+        batch.results.update(
+            {s: StreamResult(Outcome.BLOCKED) for s in stream_ids if self._is_stopped(known[s])}
+        )
+        moving = [stream_id for stream_id in stream_ids if stream_id not in batch.results]
+        pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in moving])
+        reach(Point.LOGS_READ)
         astray: dict[str, Page] = {}
-        for stream_id, page in zip(stream_ids, pages, strict=True):
-            fresh = self._examine(stream_id, known[stream_id], page, batch)
-            if fresh is None:
+        for stream_id, whole in zip(moving, pages, strict=True):
+            page = whole.up_to_first_event() if one_event else whole
+            if self._begins_right(stream_id, known[stream_id], page, batch):
+                self._fold(stream_id, known[stream_id], page, batch)
+            elif stream_id not in batch.results:
                 astray[stream_id] = page
-            else:
-                self._fold(stream_id, known[stream_id], page, fresh, batch)
         await self._examine_astray(astray, known, batch)
+        reach(Point.FOLDED)
         await self._write(batch)
+        reach(Point.COMMITTED)
+        await self._block(batch)
         self.tally.batches += 1
         return batch.results
 
     async def _load(self, stream_ids: Sequence[str]) -> dict[str, KnownStream]:
         """Taken out of the cache: it stays out unless the pass succeeds, since its write may or may not."""
         cached = {s: known for s in stream_ids if (known := self._cache.pop(s))}
-        rows = await self._store.load([s for s in stream_ids if s not in cached])
+        loaded = await self._store.load([s for s in stream_ids if s not in cached])
         halfway = {s: self._halfway.pop(s, None) for s in stream_ids}
-        return {s: cached.get(s) or _go_on(rows.get(s), halfway[s]) for s in stream_ids}
+        return {
+            s: cached.get(s) or _go_on(loaded.rows.get(s), loaded.heeded.get(s, Heeded()), halfway[s])
+            for s in stream_ids
+        }
 
-    def _examine(
-        self, stream_id: str, known: KnownStream, page: Page, batch: _Batch
-    ) -> Sequence[Event | UndecodableEvent] | None:
-        """The events of a page that are new to the row; None when the page does not begin where it should.
+    def _is_stopped(self, known: KnownStream) -> bool:
+        """Whether a dead letter stops the stream, and it is too early to try again."""
+        letter = known.heeded.open
+        if letter is None or letter.due or letter.version < self._projection.version:
+            return False
+        position = known.row.stamp.last_event_id if known.row else None
+        return position is None or letter.event_id > EventId.parse(position)
 
-        A result is noted for a stream that must be left alone.
-        """
+    def _begins_right(self, stream_id: str, known: KnownStream, page: Page, batch: _Batch) -> bool:
+        """Whether a page begins where it should. A result is noted for a stream that must be left alone."""
         start = _start(known)
         if page.refusal is not None:
             log.warning("log_unreadable", stream=stream_id, reason=page.refusal)
@@ -155,9 +126,9 @@ class Projector:
         elif known.row and _projected_by_other_version(known.row, self._projection.version):
             log.warning("row_of_other_version", stream=stream_id, version=known.row.stamp.version)
             batch.results[stream_id] = StreamResult(Outcome.OTHER_VERSION)
-        elif start is not None and page.first_id != start:
-            return None
-        return page.events if stream_id not in batch.results else ()
+        else:
+            return start is None or page.first_id == start
+        return False
 
     async def _examine_astray(
         self, astray: dict[str, Page], known: dict[str, KnownStream], batch: _Batch
@@ -174,31 +145,20 @@ class Projector:
             assert position is not None
             if first_id is not None and EventId.parse(first_id) > EventId.parse(position):
                 log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
-                self._fold(stream_id, known[stream_id], page, page.events, batch)
+                self._fold(stream_id, known[stream_id], page, batch)
             else:
-                if self._diverged.get(stream_id) != position:  # Once, and not at every hint.
-                    self._diverged[stream_id] = position
-                    log.error("stream_diverged", stream=stream_id, position=position, log_starts_at=first_id)
-                batch.results[stream_id] = StreamResult(Outcome.DIVERGED)
+                batch.results[stream_id] = StreamResult(Outcome.DIVERGED, position)
 
-    def _fold(
-        self,
-        stream_id: str,
-        known: KnownStream,
-        page: Page,
-        events: Sequence[Event | UndecodableEvent],
-        batch: _Batch,
-    ) -> None:
-        if stream_id in batch.results:
-            return
+    def _fold(self, stream_id: str, known: KnownStream, page: Page, batch: _Batch) -> None:
         anew = known.row is None or known.row.stamp.last_event_id is None
         before = self._projection.new_state if anew or known.row is None else known.row.state
-        folded = self._projection.fold(before, events)
+        folded = self._projection.fold(before, without_skipped(page.events, known.heeded.skipped))
         self._report(stream_id, folded)
         log_starts_at = known.log_starts_at or (page.first_id if _start(known) is None else None)
         row = known.row
         if folded.last is not None:
             row = self._row_after(known, folded, log_starts_at, anew=anew)
+            batch.applied[stream_id] = folded.applied
             batch.writes.append(
                 RowWrite(
                     stream_id=stream_id,
@@ -208,14 +168,20 @@ class Projector:
                     updated_at=folded.updated_at,
                     facts=folded.facts,
                     replace=anew,
+                    passed=_passed(stream_id, folded),
+                    stopped=known.heeded.open is not None,
                 )
             )
         if folded.failure:
+            batch.blocks.append(Block(_stamp(row), _letter_of(stream_id, folded.failure)))
             batch.results[stream_id] = StreamResult(Outcome.BLOCKED)
             return
         read_to = page.last_id or known.read_to
         if read_to is not None:
-            batch.known_after[stream_id] = KnownStream(row, read_to, log_starts_at)
+            heeded = Heeded(skipped=known.heeded.skipped)
+            batch.known_after[stream_id] = KnownStream(row, read_to, log_starts_at, heeded)
+        if page.ended and known.heeded.open and folded.last is None:
+            batch.gone.append(stream_id)
         batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP if page.ended else Outcome.MORE, read_to)
 
     def _row_after(
@@ -231,15 +197,17 @@ class Projector:
         return StoredRow(stamp, first_event_id, folded.state)
 
     def _report(self, stream_id: str, folded: Folded) -> None:
-        self.tally.events_applied += folded.applied
         self.tally.events_rejected += len(folded.rejections)
-        for rejection in folded.rejections:
+        self.tally.events_skipped += folded.skipped
+        if folded.rejections:
+            first = folded.rejections[0]
             log.warning(
-                "event_rejected",
+                "events_rejected",
                 stream=stream_id,
-                event_id=str(rejection.event_id),
-                type=rejection.type,
-                reason=rejection.reason,
+                events=len(folded.rejections),
+                event_id=str(first.event_id),
+                type=first.type,
+                reason=first.reason,
             )
         self.tally.remarks += len(folded.remarks)
         for remark in folded.remarks:
@@ -251,7 +219,7 @@ class Projector:
                 stream=stream_id,
                 event_id=str(failure.event_id),
                 type=failure.type,
-                exc_info=failure.error,
+                error=_place_of(failure.error),
             )
 
     async def _write(self, batch: _Batch) -> None:
@@ -261,12 +229,26 @@ class Projector:
             lost |= {write.stream_id for write in chunk} - await self._store.write(chunk)
         self.tally.rows_written += len(batch.writes) - len(lost)
         self.tally.comparisons_lost += len(lost)
+        redone = sum(batch.applied[stream_id] for stream_id in lost)
+        self.tally.events_redone += redone
+        self.tally.events_applied += sum(batch.applied.values()) - redone
         batch.results.update(dict.fromkeys(lost, StreamResult(Outcome.LOST)))
         for stream_id, known in batch.known_after.items():
             if stream_id not in lost:
                 self._cache.put(stream_id, known)
                 if batch.results[stream_id].outcome is Outcome.MORE:
                     self._halfway[stream_id] = _Halfway(_stamp(known.row), known.read_to, known.log_starts_at)
+
+    async def _block(self, batch: _Batch) -> None:
+        """Record where streams are stopped: after the write of what comes before, which may have lost.
+
+        Dying in between leaves a stream that the next replica stops in the same place.
+        """
+        blocks = [b for b in batch.blocks if batch.results[b.letter.stream_id].outcome is Outcome.BLOCKED]
+        moved_on = {block.letter.stream_id for block in blocks} - await self._blocked.add(blocks)
+        batch.results.update(dict.fromkeys(moved_on, StreamResult(Outcome.LOST)))
+        if batch.gone:
+            await self._blocked.settle_gone(batch.gone)
 
 
 def _start(known: KnownStream) -> str | None:
@@ -279,15 +261,39 @@ def _projected_by_other_version(row: StoredRow, version: int) -> bool:
     return row.stamp.last_event_id is not None and row.stamp.version != version
 
 
-def _go_on(row: StoredRow | None, halfway: _Halfway | None) -> KnownStream:
+def _go_on(row: StoredRow | None, heeded: Heeded, halfway: _Halfway | None) -> KnownStream:
     """What is known of a row just loaded: how far its log was read, too, if it is the same row as then."""
     if halfway is None or halfway.stamp != _stamp(row):
-        return KnownStream(row)
-    return KnownStream(row, halfway.read_to, halfway.log_starts_at)
+        return KnownStream(row, heeded=heeded)
+    return KnownStream(row, halfway.read_to, halfway.log_starts_at, heeded)
 
 
 def _stamp(row: StoredRow | None) -> Stamp | None:
     return row.stamp if row else None
+
+
+def _passed(stream_id: str, folded: Folded) -> tuple[Letter, ...]:
+    return tuple(
+        Letter(
+            stream_id,
+            rejection.event_id,
+            rejection.type,
+            Reason.REJECTED if rejection.decoded else Reason.UNDECODABLE,
+            rejection.reason,
+        )
+        for rejection in folded.rejections
+    )
+
+
+def _letter_of(stream_id: str, failure: HandlerFailure) -> Letter:
+    error = "".join(traceback.format_exception(failure.error))
+    return Letter(stream_id, failure.event_id, failure.type, Reason.HANDLER_FAILED, error)
+
+
+def _place_of(error: Exception) -> str:
+    """What was raised, and where. Its text may quote the payload; the dead letter has all of it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename}"
 
 
 def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,12 +12,12 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from worker.errors import SettingsError
 
-READ_BLOCK = timedelta(seconds=1)
-"""How long a read of the feed waits for hints, and so how long a stop may take to be noticed by it."""
+READ_BLOCK = timedelta(seconds=0.5)
+"""How long a read of the feed waits for hints, and so how late it may notice a stop or a new partition."""
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
 _SCHEMES = ("redis://", "rediss://", "unix://")
@@ -70,6 +71,21 @@ def make_client(url: str) -> Redis:
 
 def _raw(response: Any, **kwargs: Any) -> Any:
     return response
+
+
+class Script:
+    """A Lua script, sent as a whole only when the server does not know it: at first, and after a restart."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        """Run it; its reply as the server sends it."""
+        try:
+            return await redis.evalsha(self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await redis.eval(self._source, len(keys), *keys, *arguments)
 
 
 async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:

@@ -20,18 +20,20 @@ class ReplicaReport:
 
     consumer: str
     version: int
+    partitions: list[int]
     started_at: float
     reported_at: float
     pending_streams: int
     hints_in_hand: int
     batches: int
     events_applied: int
+    events_redone: int
     events_rejected: int
+    events_skipped: int
     rows_written: int
     comparisons_lost: int
     handler_failures: int
     remarks: int
-    blocked_streams: int
 
     @property
     def alive(self) -> bool:

@@ -47,6 +47,10 @@ class CrossStreamRule(Protocol):
     @property
     def columns(self) -> frozenset[str]: ...
 
+    @property
+    def races(self) -> frozenset[str]:
+        """Names of unique constraints whose violation is a race between transactions, over at a retry."""
+
     async def prepare(self, connection: AsyncConnection, writes: Sequence[RuleWrite]) -> RuleTransaction:
         """Take the rule's own locks, before any row is locked, and find the affected streams."""
 

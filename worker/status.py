@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.dead_letters import LetterCounts, count_letters
 from worker.keys import Keys
 from worker.projection import Projection
 from worker.redis_client import pipelined, refused
@@ -41,6 +43,7 @@ class ProjectionStatus:
     rows_of_other_versions: int
     feed: FeedStatus
     sweep: SweepReport | None
+    letters: LetterCounts
     replicas: list[ReplicaReport] = field(default_factory=list)
 
     @property
@@ -58,11 +61,13 @@ class ProjectionStatus:
         return max(0.0, self.sweep.finished_at - self.sweep.oldest_behind_ms / 1000)
 
 
-async def take_status(redis: Redis, store: Store, keys: Keys, projection: Projection) -> ProjectionStatus:
+async def take_status(
+    redis: Redis, engine: AsyncEngine, keys: Keys, projection: Projection
+) -> ProjectionStatus:
     """Ask both servers how a projection stands. Changes nothing."""
     reports = await Replicas(redis, keys, projection.name).all()
     sweep = await redis.get(keys.sweep_report(projection.name))
-    versions = await store.count_rows()
+    versions = await Store(engine, projection).count_rows()
     return ProjectionStatus(
         name=projection.name,
         version=projection.version,
@@ -71,6 +76,7 @@ async def take_status(redis: Redis, store: Store, keys: Keys, projection: Projec
         rows_of_other_versions=sum(n for version, n in versions.items() if version != projection.version),
         feed=await _feed_status(redis, keys, projection.name),
         sweep=SweepReport.parse(sweep) if sweep else None,
+        letters=await count_letters(engine, projection),
         replicas=[report for report in reports if report.alive],
     )
 

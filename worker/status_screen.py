@@ -20,7 +20,6 @@ from worker.migrate import check_schema
 from worker.projection import Projection
 from worker.settings import Settings
 from worker.status import ProjectionStatus, take_status
-from worker.store import Store
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
@@ -56,7 +55,7 @@ async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bo
 
 async def _take(settings: Settings, servers: Servers) -> list[ProjectionStatus]:
     projections: list[Projection] = load_projections(settings.projections)
-    return [await take_status(servers.redis, Store(servers.engine, p), settings.keys, p) for p in projections]
+    return [await take_status(servers.redis, servers.engine, settings.keys, p) for p in projections]
 
 
 def as_dict(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None = None) -> dict[str, Any]:
@@ -103,6 +102,8 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
             f"{sweep.behind:,} of {sweep.streams:,}" if sweep else "unknown",
         ),
         ("rows without a log", f"{sweep.vanished:,}" if sweep else "unknown"),
+        ("blocked streams", _blocked(status)),
+        ("events passed over, skipped", f"{status.letters.passed:,}, {status.letters.skipped:,}"),
         ("events applied", f"{status.events_applied:,}" + (f" ({rate:,.1f}/s)" if rate is not None else "")),
     ]
     for name, value in rows:
@@ -110,9 +111,16 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
     return table
 
 
+def _blocked(status: ProjectionStatus) -> str:
+    letters = status.letters
+    if letters.blocked_since is None:
+        return f"{letters.blocked:,}"
+    return f"{letters.blocked:,}, the first for {max(0.0, status.taken_at - letters.blocked_since):,.0f} s"
+
+
 def _replicas(status: ProjectionStatus) -> Table:
     table = Table(title=f"{len(status.replicas)} replicas", title_justify="left")
-    for heading in ("replica", "up", "events", "rows written", "lost writes", "blocked", "in hand"):
+    for heading in ("replica", "up", "events", "rows written", "lost writes", "in hand"):
         table.add_column(heading, justify="left" if heading == "replica" else "right")
     for replica in status.replicas:
         table.add_row(
@@ -121,7 +129,6 @@ def _replicas(status: ProjectionStatus) -> Table:
             f"{replica.events_applied:,}",
             f"{replica.rows_written:,}",
             f"{replica.comparisons_lost:,}",
-            f"{replica.blocked_streams:,}",
             f"{replica.pending_streams:,}",
         )
     return table

@@ -17,12 +17,14 @@ import structlog
 from redis.asyncio import Redis
 
 from worker.cache import RowCache
+from worker.diverged import DivergedStreams
 from worker.events import EventId
 from worker.keys import Keys
 from worker.log import Finding, Log, PageRequest
+from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
-from worker.projector import Outcome, StreamResult
 from worker.store import Store
+from worker.waiting import wait_for_any
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +72,7 @@ class Sweep:
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
-        *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
+        diverged: DivergedStreams, *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._redis = redis
         self._keys = keys
@@ -78,9 +80,11 @@ class Sweep:
         self._store = store
         self._cache = cache
         self._pending = pending
+        self._diverged = diverged
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
+        self._requested = asyncio.Event()
         self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
@@ -94,9 +98,9 @@ class Sweep:
         match result.outcome:
             case Outcome.CAUGHT_UP:
                 self._settle(stream_id, result.read_to)
-            case Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
+            case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
                 self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
-            case Outcome.MORE | Outcome.LOST | Outcome.BLOCKED:
+            case Outcome.MORE | Outcome.LOST | Outcome.REFUSED:
                 pass
 
     def _settle(self, stream_id: str, last_id: str | None) -> None:
@@ -104,10 +108,30 @@ class Sweep:
             self._settled.clear()
         self._settled[stream_id] = last_id
 
+    def request(self) -> None:
+        """Have the next sweep come at once, whoever has the lease: hints may have been lost."""
+        self._requested.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long, but no longer than until a sweep is requested or the worker stops."""
+        await wait_for_any([self._requested, self._stop], seconds)
+
     async def run_once(self) -> SweepReport | None:
         """Sweep all logs and a share of the rows; None when another replica has the lease, or at a stop."""
-        if not await self._hold_lease():
+        requested = self._requested.is_set()
+        if not await self._hold_lease() and not requested:
             return None
+        self._requested.clear()
+        swept = False
+        try:
+            report = await self._sweep(requested=requested)
+            swept = True
+        finally:
+            if requested and not swept:
+                self._requested.set()
+        return report
+
+    async def _sweep(self, *, requested: bool) -> SweepReport | None:
         started = time.monotonic()
         if started >= self._forget_at:
             self._settled.clear()
@@ -122,8 +146,10 @@ class Sweep:
             await self._look_at_logs(list(dict.fromkeys(streams)), report)
             if cursor == 0:
                 break
-            if self._stop.is_set() or not await self._hold_lease():
+            if self._stop.is_set() or not (await self._hold_lease() or requested):
                 return None
+        if not self._know_rows:
+            await self._look_at_diverged()
         self._know_rows = True
         report.vanished = await self._look_at_rows()
         await self._withdraw_abandoned()
@@ -197,6 +223,11 @@ class Sweep:
         again = [PageRequest(s, p) for s, p in positions.items() if p is not None and p != starts[s]]
         later = {finding.stream_id: finding for finding in await self._logs.find_projected(again)}
         return [later.get(finding.stream_id, finding) for finding in findings]
+
+    async def _look_at_diverged(self) -> None:
+        """Queue all diverged streams: some may have been mended, or deleted with their rows."""
+        async for stream_id in self._diverged.all():
+            await self._queue(stream_id, self._settled.get(stream_id))
 
     async def _look_at_rows(self) -> int:
         """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 
 def heed_cancellation() -> None:
@@ -25,3 +26,14 @@ async def wait_for(event: asyncio.Event, seconds: float | None = None) -> bool:
     except TimeoutError:
         pass
     return event.is_set()
+
+
+async def wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Wait until one of the events is set, no longer than ``seconds``."""
+    heed_cancellation()
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 DEADLINE_SECONDS = 30
 
@@ -33,12 +33,13 @@ def worker_environment(redis_url: str, database_url: str, prefix: str) -> dict[s
     )
 
 
-def call(*arguments: str, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def call(*arguments: str, env: Mapping[str, str], stdin: str | int = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with this text for its input, or a terminal that is open as this file."""
+    source: dict[str, Any] = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
     return subprocess.run(
         [sys.executable, "-m", "worker", *arguments],
         env=env,
-        input=stdin,
+        **source,
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,
@@ -70,11 +71,11 @@ class RunningCommand:
 
 
 @contextmanager
-def running(*arguments: str, env: Mapping[str, str]) -> Iterator[RunningCommand]:
+def running(*arguments: str, env: Mapping[str, str], module: str = "worker") -> Iterator[RunningCommand]:
     """Start a command, and kill it at the end if it still runs."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,

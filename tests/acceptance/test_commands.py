@@ -99,8 +99,19 @@ def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "migrate", "status", "emit", "messages", "thinking", "demo", "dev"]
+    "command",
+    [
+        "run",
+        "migrate",
+        "status",
+        "emit",
+        "messages",
+        "thinking",
+        "demo",
+        "dev",
+        *(f"dead-letters {command}" for command in ("list", "show", "retry", "skip")),
+    ],
 )
 def test_help_gives_an_example_for_every_command(command: str) -> None:
-    help_text = CliRunner().invoke(app, [command, "--help"]).output
+    help_text = CliRunner().invoke(app, [*command.split(), "--help"]).output
     assert f"Example: projection-worker {command}" in " ".join(help_text.split())

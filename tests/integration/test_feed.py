@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from tests.feeds import GROUP, add_hints, feed_of, pending_of, read_all, stream_ids
+from tests.feeds import GROUP, add_hints, feed_of, pending_of, read_all, stream_ids, upkeep_of
 from tests.proxy import redis_proxy
 from tests.servers import RunningServers
 from tests.waiting import wait_until
@@ -240,5 +240,5 @@ async def test_a_consumer_with_pending_hints_stays_until_they_are_claimed(client
     assert await pending_of(client, keys) == 1
     other = feed_of(client, keys, consumer="other")
     await other.join()
-    assert stream_ids(await other.claim_abandoned(timedelta(0))) == ["a"]
+    assert stream_ids(await upkeep_of(client, keys, other).claim_abandoned(timedelta(0))) == ["a"]
     assert await feed.leave() is True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.feeds import add_hints, feed_of, pending_of, read_all, stream_ids
+from tests.feeds import add_hints, feed_of, pending_of, read_all, stream_ids, upkeep_of
 from worker import Keys
 from worker.feed import Feed
 
@@ -57,7 +57,7 @@ async def heir(client: Redis, keys: Keys) -> Feed:
 async def test_hints_that_a_dead_consumer_has_read_are_taken_over(client: Redis, keys: Keys) -> None:
     await dead(client, keys, "a", "b", "c")
     feed = await heir(client, keys)
-    hints = await feed.claim_abandoned(AT_ONCE)
+    hints = await upkeep_of(client, keys, feed).claim_abandoned(AT_ONCE)
     assert sorted(stream_ids(hints)) == ["a", "b", "c"]
     await feed.acknowledge(hints)
     assert await pending_of(client, keys) == 0
@@ -65,17 +65,18 @@ async def test_hints_that_a_dead_consumer_has_read_are_taken_over(client: Redis,
 
 async def test_hints_that_were_read_a_moment_ago_are_left_to_who_read_them(client: Redis, keys: Keys) -> None:
     await dead(client, keys, "a")
-    assert await (await heir(client, keys)).claim_abandoned(timedelta(minutes=1)) == []
+    upkeep = upkeep_of(client, keys, await heir(client, keys))
+    assert await upkeep.claim_abandoned(timedelta(minutes=1)) == []
 
 
 async def test_however_many_hints_are_abandoned_all_are_found(client: Redis, one: Keys) -> None:
     await dead(client, one, *(f"s{number}" for number in range(1_200)))
-    feed = await heir(client, one)
+    upkeep = upkeep_of(client, one, await heir(client, one))
     found: list[str] = []
     for _ in range(3):
-        found += stream_ids(await feed.claim_abandoned(AT_ONCE))
+        found += stream_ids(await upkeep.claim_abandoned(AT_ONCE))
     assert found == [f"s{number}" for number in range(1_200)]
-    assert stream_ids(await feed.claim_abandoned(AT_ONCE))[0] == "s0"
+    assert stream_ids(await upkeep.claim_abandoned(AT_ONCE))[0] == "s0"
 
 
 # Hints that say nothing.
@@ -100,7 +101,7 @@ async def test_malformed_hints_of_the_dead_are_acknowledged_too(client: Redis, o
     await client.xreadgroup("group", "dead", {one.feed(0): ">"})
     assert await pending_of(client, one) == 1 + len(MALFORMED)
     feed = await heir(client, one)
-    assert stream_ids(await feed.claim_abandoned(AT_ONCE)) == ["good"]
+    assert stream_ids(await upkeep_of(client, one, feed).claim_abandoned(AT_ONCE)) == ["good"]
     assert await pending_of(client, one) == 1
 
 
@@ -117,7 +118,7 @@ async def test_hints_of_the_dead_that_were_trimmed_are_acknowledged(client: Redi
     await dead(client, one, "a", "b", "c")
     await client.xtrim(one.feed(0), maxlen=1, approximate=False)
     feed = await heir(client, one)
-    assert stream_ids(await feed.claim_abandoned(AT_ONCE)) == ["c"]
+    assert stream_ids(await upkeep_of(client, one, feed).claim_abandoned(AT_ONCE)) == ["c"]
     await read_all(client, one, feed)
     assert await pending_of(client, one) == 1
 
@@ -129,7 +130,7 @@ async def test_hints_that_every_group_has_done_with_are_dropped(client: Redis, o
     feed = await heir(client, one)
     await add_hints(client, one, *(f"s{number}" for number in range(500)))
     await feed.acknowledge(await read_all(client, one, feed))
-    assert await feed.trim() >= 400
+    assert await upkeep_of(client, one, feed).trim() >= 400
     await add_hints(client, one, "later")
     assert stream_ids(await read_all(client, one, feed)) == ["later"]
 
@@ -139,10 +140,10 @@ async def test_hints_that_a_group_has_not_read_are_kept(client: Redis, one: Keys
     await slow.join()
     await add_hints(client, one, *(f"s{number}" for number in range(500)))
     await feed.acknowledge(await read_all(client, one, feed))
-    assert await feed.trim() == 0
+    assert await upkeep_of(client, one, feed).trim() == 0
     assert len(await slow.read(300)) == 0  # Own pending ones.
     await slow.acknowledge(await slow.read(300))
-    assert 200 <= await feed.trim() <= 300
+    assert 200 <= await upkeep_of(client, one, feed).trim() <= 300
     assert stream_ids(await read_all(client, one, slow)) == [f"s{number}" for number in range(300, 500)]
 
 
@@ -151,7 +152,7 @@ async def test_hints_that_are_not_acknowledged_are_kept(client: Redis, one: Keys
     await add_hints(client, one, *(f"s{number}" for number in range(500)))
     hints = await read_all(client, one, feed)
     await feed.acknowledge([hint for hint in hints if hint.stream_id != "s250"])
-    assert 100 <= await feed.trim() <= 250
+    assert 100 <= await upkeep_of(client, one, feed).trim() <= 250
     await feed.join()
     assert stream_ids(await read_all(client, one, feed)) == ["s250"]
 
@@ -160,9 +161,9 @@ async def test_hints_that_nobody_has_read_yet_are_kept(client: Redis, one: Keys)
     await add_hints(client, one, *(f"s{number}" for number in range(500)))
     feed = feed_of(client, one)
     await feed.join()
-    assert await feed.trim() == 0
+    assert await upkeep_of(client, one, feed).trim() == 0
 
 
 async def test_a_feed_without_groups_is_left_alone(client: Redis, one: Keys) -> None:
     await add_hints(client, one, *(f"s{number}" for number in range(500)))
-    assert await feed_of(client, one).trim() == 0
+    assert await upkeep_of(client, one, feed_of(client, one)).trim() == 0

@@ -23,11 +23,13 @@ from tests.conversations import ALL_TYPES, CLAIM_TYPES, Entry, Universe, univers
 from tests.reference.model import single_reader
 from tests.servers import RunningServers
 from tests.tables import differences, empty_tables, read_table
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.keys import Keys
 from worker.log import Log
-from worker.projector import Outcome, Projector
+from worker.outcome import Outcome
+from worker.projector import Projector
 from worker.redis_client import make_client
 from worker.store import Store
 
@@ -100,7 +102,8 @@ class World:
             max_payload_bytes=16 * 1024 * 1024,
             page_bytes=self.page_bytes,
         )
-        return Projector(strategies, log, Store(self.engine, strategies), RowCache(cache_bytes))
+        store, blocked = Store(self.engine, strategies), BlockedStreams(self.engine, strategies)
+        return Projector(strategies, log, store, blocked, RowCache(cache_bytes))
 
     async def append(self, stream_id: str, entries: list[Entry]) -> None:
         for event_id, fields in entries:

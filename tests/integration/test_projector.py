@@ -10,12 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.letters import make_due
 from tests.projecting import Replica, run
 from tests.tallies import tallies
 from tests.writes import create_tallies
 from worker import Keys
-from worker.projector import Outcome
-from worker.store import RowWrite, Store
+from worker.outcome import Outcome
+from worker.store import Store
+from worker.table import RowWrite
 
 CAUGHT_UP, MORE, LOST, BLOCKED = Outcome.CAUGHT_UP, Outcome.MORE, Outcome.LOST, Outcome.BLOCKED
 
@@ -143,7 +145,7 @@ async def test_a_stream_stops_before_an_event_whose_handler_fails(tallying: Repl
     row = await tallying.row("a")
     assert row is not None
     assert (row["total"], row["numbers"]) == (3, [1, 2])
-    assert tallying.projector.tally.handler_failures == 2
+    assert tallying.projector.tally.handler_failures == 1, "it rests before it is tried again"
 
 
 async def test_a_stream_whose_first_event_fails_has_no_row(tallying: Replica) -> None:
@@ -219,6 +221,7 @@ async def test_a_row_that_postgresql_refuses_holds_up_no_other_stream(
     assert outcomes == [BLOCKED if stream_id == "c" else CAUGHT_UP for stream_id in "abcde"]
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE stream_projections DROP CONSTRAINT polite"))
+    await make_due(engine)
     assert await replica.project("c") == [CAUGHT_UP]
     row = await replica.row("c")
     assert row is not None

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.projecting import Replica, statements
 from worker import Keys, projector
+from worker.outcome import Outcome
 from worker.payload import decode_object
-from worker.projector import Outcome
 
 CAUGHT_UP = Outcome.CAUGHT_UP
 

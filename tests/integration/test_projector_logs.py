@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.projecting import Replica, run, statements, without
 from worker import Keys
-from worker.projector import Outcome
+from worker.outcome import Outcome
 
 CAUGHT_UP, LOST, DIVERGED = Outcome.CAUGHT_UP, Outcome.LOST, Outcome.DIVERGED
 
@@ -57,7 +57,7 @@ async def cut(replica: Replica, *event_ids: str) -> None:
 
 @pytest.mark.parametrize("new", ["2-1", "3-0", "9-0", None], ids=["below", "same", "above", "none"])
 async def test_a_log_that_has_lost_its_tail_leaves_the_row_as_it_is(
-    replica: Replica, told: list[Any], new: str | None
+    replica: Replica, new: str | None
 ) -> None:
     row = await projected(replica, "user_message", "user_message", "user_message", "user_message")
     await replica.redis.delete(replica.keys.log("a"))
@@ -69,7 +69,6 @@ async def test_a_log_that_has_lost_its_tail_leaves_the_row_as_it_is(
         assert await settle(replica, "a") is DIVERGED
     assert await replica.row("a") == row
     assert {"INSERT", "UPDATE"}.isdisjoint(sent)
-    assert "stream_diverged" in [line["event"] for line in told]
 
 
 async def test_a_log_that_is_gone_leaves_the_row_as_it_is(replica: Replica) -> None:

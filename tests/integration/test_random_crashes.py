@@ -2,7 +2,8 @@
 
 A service freezes before one of its first statements, whichever, while the rest of the world goes on. Then it
 is cancelled and its connections are dropped; or it comes back from the frost, and all that happens a little
-later, in the middle of whatever it does.
+later, in the middle of whatever it does. In every other seed they have no leases: these save work, and
+nothing that is right may depend on them.
 
 ``CRASH_SEEDS=200 pytest tests/integration/test_random_crashes.py`` plays so many seeds.
 """
@@ -24,6 +25,7 @@ from projections import strategies
 from tests.conversations import Universe, random_universe
 from tests.feeds import pending_of
 from tests.interleaving import HaltingReplica
+from tests.leaseless import NoLeases
 from tests.producers import Producer
 from tests.reference.model import single_reader
 from tests.servers import RunningServers
@@ -31,6 +33,7 @@ from tests.tables import differences, read_table
 from tests.waiting import wait_until
 from worker import Keys
 from worker.app import Servers, make_service
+from worker.leases import Leases
 from worker.redis_client import make_client
 from worker.settings import Settings
 from worker.waiting import wait_for
@@ -50,13 +53,20 @@ class Lives:
     """One service after another in the place of a replica."""
 
     def __init__(
-        self, name: str, servers: RunningServers, database_url: str, prefix: str, seed: float
+        self,
+        name: str,
+        servers: RunningServers,
+        database_url: str,
+        prefix: str,
+        seed: float,
+        make_leases: type[Leases],
     ) -> None:
         self._name = name
         self._redis_url = servers.redis_url
         self._database_url = database_url
         self._prefix = prefix
         self._rng = random.Random(seed)
+        self._make_leases = make_leases
 
     async def live_and_die(self) -> None:
         for _ in range(LIVES):
@@ -85,7 +95,9 @@ class Lives:
             redis = make_client(self._redis_url)
             ending.push_async_callback(redis.aclose)
             ending.push_async_callback(replica.close)
-            service = make_service(settings, Servers(redis, replica.engine), strategies, asyncio.Event())
+            service = make_service(
+                settings, Servers(redis, replica.engine), strategies, asyncio.Event(), self._make_leases
+            )
             replica.start(service.run, halt_at)
             yield replica
             if replica.finished:
@@ -105,7 +117,10 @@ async def test_crashing_services_give_the_table_of_a_single_reader(
         Producer(client, keys, logs, random.Random(rng.random()), longest_pause=LONGEST_PAUSE)
         for logs in halves
     ]
-    places = [Lives(name, servers, database_url, keys.prefix, rng.random()) for name in ("one", "two")]
+    make_leases = Leases if seed % 2 == 0 else NoLeases
+    places = [
+        Lives(name, servers, database_url, keys.prefix, rng.random(), make_leases) for name in ("one", "two")
+    ]
 
     async def all_is_right() -> bool:
         return differences(await read_table(engine), expected) == []
@@ -121,8 +136,8 @@ async def test_crashing_services_give_the_table_of_a_single_reader(
             for place in places:
                 lives.create_task(place.live_and_die())
         hurry.set()
-    # Whoever died last may have held it; it would run out by itself, but later.
-    await client.delete(keys.sweep_lease(strategies.name))
+    # Whoever died last may have held them; they would run out by themselves, but later.
+    await client.delete(keys.sweep_lease(strategies.name), keys.live_replicas(strategies.name))
     async with places[0].service(), places[1].service():
         try:
             await wait_until(all_is_right, f"the table of seed {seed}", timeout=30)

@@ -13,8 +13,9 @@ from worker.replicas import ReplicaReport, Replicas
 
 
 def report(consumer: str, *, seconds_ago: float = 0) -> ReplicaReport:
-    numbers = {field.name: 0 for field in fields(ReplicaReport) if field.name != "consumer"}
-    return replace(ReplicaReport(consumer=consumer, **numbers), reported_at=time.time() - seconds_ago)
+    numbers = {field.name: 0 for field in fields(ReplicaReport) if field.type in ("int", "float")}
+    blank = ReplicaReport(consumer=consumer, partitions=[], **numbers)
+    return replace(blank, reported_at=time.time() - seconds_ago)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from tests.serving import Serving, serving
 from tests.waiting import wait_until
 from worker import Keys, service
 from worker.feed import Feed
+from worker.feed_upkeep import FeedUpkeep
 from worker.hint import Hint
 from worker.log import Log
-from worker.store import Store, StoredRow
+from worker.store import Loaded, Store
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ class Outage:
         self.attempts = 0
         outage, load = self, Store.load
 
-        async def fail(store: Store, stream_ids: Collection[str]) -> dict[str, StoredRow]:
+        async def fail(store: Store, stream_ids: Collection[str]) -> Loaded:
             if outage.lasts:
                 outage.attempts += 1
                 raise OperationalError("SELECT", {}, ConnectionError("the server is away"))
@@ -140,16 +141,16 @@ async def test_while_postgresql_is_away_hints_do_not_pile_up(running: Serving, o
     for number in range(30):
         await running.emit(f"s{number}", "user_message")
     claims = 0
-    claim = Feed.claim_abandoned
+    claim = FeedUpkeep.claim_abandoned
 
-    async def note(feed: Feed, idle: timedelta) -> list[Hint]:
+    async def note(upkeep: FeedUpkeep, idle: timedelta) -> list[Hint]:
         nonlocal claims
-        hints = await claim(feed, idle)
+        hints = await claim(upkeep, idle)
         claims += len(hints)
         return hints
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Feed, "claim_abandoned", note)
+        patch.setattr(FeedUpkeep, "claim_abandoned", note)
         await wait_until(lambda: claims >= 200, "hints to be claimed again and again")
 
         async def told() -> int | None:

@@ -15,7 +15,8 @@ from tests.writes import AT, create_tallies, rows, run, stored, write
 from worker import EventId
 from worker.database import make_engine, parse_database_url
 from worker.row import RawJson
-from worker.store import Stamp, Store, StoredRow
+from worker.store import Store
+from worker.table import Stamp, StoredRow
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def store(engine: AsyncEngine) -> Store:
 async def test_a_new_row_is_loaded_as_it_was_written(store: Store, engine: AsyncEngine) -> None:
     row = stored(total=7, note="é 'x'", numbers='[1, "é"]')
     assert await store.write([write("a", row)]) == {"a"}
-    assert await store.load(["a", "missing"]) == {"a": row}
+    assert (await store.load(["a", "missing"])).rows == {"a": row}
     assert (await rows(engine))["a"]["updated_at"] == AT
 
 
@@ -46,23 +47,23 @@ async def test_a_row_is_written_onto_the_one_that_was_loaded(store: Store) -> No
     first, second = stored("1-0"), stored("2-0", total=2)
     await store.write([write("a", first)])
     assert await store.write([write("a", second, onto=first)]) == {"a"}
-    assert await store.load(["a"]) == {"a": second}
+    assert (await store.load(["a"])).rows == {"a": second}
 
 
 async def test_values_of_every_kind_come_back(store: Store) -> None:
     row = stored(total=-(2**31), note=None, numbers="[1e400, 123456789012345678901234567890, null]")
     row = replace(row, state=(*row.state[:2], RawJson('["\\"\\\\", {"é": {}}]')))
     await store.write([write("a", row)])
-    assert (await store.load(["a"]))["a"] == row
+    assert (await store.load(["a"])).rows["a"] == row
     null = replace(row, state=(0, "", None))
     await run(store._engine, "ALTER TABLE tallies ALTER numbers DROP NOT NULL")
     await store.write([write("b", null)])
-    assert (await store.load(["b"]))["b"] == null
+    assert (await store.load(["b"])).rows["b"] == null
 
 
 async def test_nothing_to_do_is_done(store: Store) -> None:
     assert await store.write([]) == set()
-    assert await store.load([]) == {}
+    assert (await store.load([])).rows == {}
     assert await store.positions([]) == {}
 
 
@@ -122,7 +123,7 @@ async def test_in_a_batch_each_stream_wins_or_loses_for_itself(store: Store) -> 
     batch = [write(stream_id, stored("3-0", total=3), onto=stored("1-0")) for stream_id in "cba"]
     batch += [write("new", stored("3-0", total=3)), write("a-new", stored("3-0", total=3))]
     assert await store.write(batch) == {"a", "c", "new", "a-new"}
-    loaded = await store.load(["a", "b", "c", "new", "a-new"])
+    loaded = (await store.load(["a", "b", "c", "new", "a-new"])).rows
     assert {stream_id: row.state[0] for stream_id, row in loaded.items()} == {
         **dict.fromkeys(["a", "c", "new", "a-new"], 3),
         "b": 20,
@@ -195,11 +196,11 @@ async def test_a_row_that_was_made_beforehand_gets_all_our_columns(store: Store,
         "ALTER TABLE tallies ADD COLUMN owner text",
         "INSERT INTO tallies (stream_id, total, note, numbers, owner) VALUES ('a', 5, 'x', '[5]', 'me')",
     )
-    made = (await store.load(["a"]))["a"]
+    made = (await store.load(["a"])).rows["a"]
     assert made.stamp == Stamp(None, 0, 0)
     row = stored("1-0", generation=1)
     assert await store.write([write("a", row, onto=made, changed=(), replace=True)]) == {"a"}
-    assert await store.load(["a"]) == {"a": row}
+    assert (await store.load(["a"])).rows == {"a": row}
     assert (await rows(engine))["a"]["owner"] == "me"
 
 
@@ -221,14 +222,14 @@ async def test_writers_that_meet_in_opposite_order_do_not_wait_for_each_other(st
     async def move(order: list[str], times: int) -> int:
         won = 0
         for _ in range(times):
-            loaded = await store.load(order)
+            loaded = (await store.load(order)).rows
             batch = [write(s, replace(stored(), stamp=_next(loaded[s])), onto=loaded[s]) for s in order]
             won += len(await store.write(batch))
         return won
 
     async with asyncio.timeout(20):
         won = await asyncio.gather(move(streams, 15), move(streams[::-1], 15), move(streams[10:20], 15))
-    assert sum(_moves(row) for row in (await store.load(streams)).values()) == sum(won)
+    assert sum(_moves(row) for row in (await store.load(streams)).rows.values()) == sum(won)
 
 
 def _moves(row: StoredRow) -> int:

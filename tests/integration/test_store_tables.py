@@ -18,8 +18,10 @@ from tests.tallies import Tally
 from tests.writes import create_tallies, rows, run, write
 from worker import ProjectedRow, Projection, RuleTransaction, RuleWrite
 from worker.database import make_engine, parse_database_url
+from worker.letters import WorkerTables
 from worker.row import RawJson
-from worker.store import RowWrite, Stamp, Store, StoredRow
+from worker.store import Store
+from worker.table import RowWrite, Stamp, StoredRow
 
 
 class Base(DeclarativeBase):
@@ -44,6 +46,7 @@ class SpyRule:
     """A rule that notes how it is called and which streams it was told of."""
 
     columns: frozenset[str] = frozenset({"note"})
+    races: frozenset[str] = frozenset()
 
     def __init__(self, affected: Collection[str] = (), fails: bool = False) -> None:
         self.affected = affected
@@ -85,6 +88,7 @@ async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     await run(engine, 'CREATE SCHEMA "Odd Schema"')
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(WorkerTables.metadata.create_all)
     yield engine
     await engine.dispose()
 
@@ -105,10 +109,10 @@ async def test_names_that_must_be_quoted_and_types_of_many_kinds(engine: AsyncEn
     store = Store(engine, Projection("p", table=Odd))
     row = odd_row(price=Decimal("1.50"), ratio=0.1, order=RawJson("[1]"))
     assert await store.write([odd_write(row)]) == {"a"}
-    assert (await store.load(["a"]))["a"] == row
+    assert (await store.load(["a"])).rows["a"] == row
     moved = odd_row(size=3)
     assert await store.write([odd_write(moved, onto=row)]) == {"a"}
-    assert (await store.load(["a"]))["a"] == moved
+    assert (await store.load(["a"])).rows["a"] == moved
     assert await store.streams_after("", 10) == ["a"]
 
 
@@ -132,7 +136,7 @@ STREAMS = ["a", "B", "é", "e\u0301", "\uff5e", "\U0001f600", "a-1", "aa", "x ",
 async def test_streams_may_have_any_names(engine: AsyncEngine) -> None:
     store = Store(engine, Projection("p", table=Tally))
     assert await store.write([write(stream_id) for stream_id in STREAMS]) == set(STREAMS)
-    assert (await store.load(STREAMS)).keys() == set(STREAMS)
+    assert (await store.load(STREAMS)).rows.keys() == set(STREAMS)
     assert await store.positions([*STREAMS, "missing"]) == dict.fromkeys(STREAMS, "1-0")
 
 

@@ -198,14 +198,16 @@ async def test_at_a_stop_a_sweep_ends_between_two_steps(
 # Streams that do not get on.
 
 
-async def test_a_blocked_stream_is_found_by_every_sweep(
+async def test_a_blocked_stream_is_passed_over_until_its_log_grows(
     client: Redis, keys: Keys, engine: AsyncEngine
 ) -> None:
     await create_tallies(engine)
     replica = SweepingReplica(client, keys, engine, tallies())
     await replica.append_many("a", "fail")
     await replica.append_many("b", "tell")
-    assert [(await replica.sweep())[1] for _ in range(3)] == [{"a", "b"}, {"a", "b"}, {"a", "b"}]
+    assert [(await replica.sweep())[1] for _ in range(3)] == [{"a", "b"}, set(), set()]
+    await replica.append_many("b", "tell", first=2)
+    assert [(await replica.sweep())[1] for _ in range(2)] == [{"b"}, set()]
 
 
 async def test_a_stream_whose_log_is_gone_is_queued_once(replica: SweepingReplica) -> None:
@@ -227,6 +229,22 @@ async def test_a_diverged_stream_is_queued_once_until_its_log_ends_elsewhere(
     await replica.append_many("a", "user_message", first=5)
     assert [(await replica.sweep())[1] for _ in range(3)] == [{"a"}, set(), set()]
     assert await replica.positions("a") == ["2-0"]
+
+
+async def test_diverged_streams_are_told_until_they_get_on(replica: SweepingReplica) -> None:
+    for stream_id in "abc":
+        await replica.append_many(stream_id, "user_message", "user_message")
+    await replica.sweep()
+    for stream_id in "abc":
+        await replica.redis.xdel(replica.keys.log(stream_id), "2-0")
+    await replica.sweep()
+    assert await replica.diverged.count() == 3
+    await run(replica.engine, "UPDATE stream_projections SET last_event_id = '1-0' WHERE stream_id = 'a'")
+    await run(replica.engine, "DELETE FROM stream_projections WHERE stream_id = 'b'")
+    await replica.redis.delete(replica.keys.log("b"))
+    heir = SweepingReplica(replica.redis, replica.keys, replica.engine)
+    await heir.sweep()
+    assert [stream_id async for stream_id in heir.diverged.all()] == ["c"]
 
 
 async def test_rows_of_another_version_are_queued_once(replica: SweepingReplica) -> None:

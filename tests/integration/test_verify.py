@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
 from tests.servers import RunningServers
+from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.emit import emit
 from worker.keys import Keys
 from worker.log import Log
-from worker.projector import Outcome, Projector
+from worker.outcome import Outcome
+from worker.projector import Projector
 from worker.redis_client import make_client
 from worker.store import Store
 from worker.verify import Comparison, Difference, compare_table
@@ -33,7 +35,8 @@ class World:
     engine: AsyncEngine
 
     async def project(self) -> None:
-        projector = Projector(strategies, self.logs, Store(self.engine, strategies), RowCache(0))
+        store, blocked = Store(self.engine, strategies), BlockedStreams(self.engine, strategies)
+        projector = Projector(strategies, self.logs, store, blocked, RowCache(0))
         waiting = ["a", "b", "c"]
         while waiting:
             results = await projector.project_batch(waiting)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.row import RawJson
-from worker.store import Stamp, StoredRow
+from worker.table import Stamp, StoredRow
 
 PLAIN = 700  # More than a row without text takes, less than two of them.
 

@@ -38,6 +38,7 @@ class Rule:
 
     def __init__(self, *columns: str) -> None:
         self.columns = frozenset(columns)
+        self.races = frozenset[str]()
 
 
 def declared(name: str = "p", table: type[Any] = Tally, **options: Any) -> Projection:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import takewhile
 from pathlib import Path
+
+from typer import Typer
 
 from worker.cli import app
 from worker.settings import Settings, variable
@@ -28,9 +31,25 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    documented = {command.split()[1] for command in rows_of_table("command")}
-    assert documented == {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    documented = {without_arguments(command) for command in rows_of_table("command")}
+    grouped = {
+        f"{group.typer_instance.info.name} {name}"
+        for group in app.registered_groups
+        if group.typer_instance
+        for name in names_of_commands(group.typer_instance)
+    }
+    assert documented == names_of_commands(app) | grouped
+
+
+def without_arguments(command: str) -> str:
+    """The words that name a command, without the program, options and what stands in capitals."""
+    named = takewhile(lambda word: word.islower() and not word.startswith("-"), command.split()[1:])
+    return " ".join(named)
+
+
+def names_of_commands(group: Typer) -> set[str]:
+    return {
+        command.name or command.callback.__name__ for command in group.registered_commands if command.callback
     }
 
 

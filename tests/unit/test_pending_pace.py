@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.queues import FOR_EVER, hint, hints, lingers, queue, streams, take, take_streams, waits
-from worker.pending import Pending
+from worker.pending import Pending, Work
 
 # Lingering.
 
@@ -213,3 +213,38 @@ async def test_a_batch_is_never_larger_than_it_may_be(batch_streams: int) -> Non
         assert len(batch) <= batch_streams
         taken += streams(batch)
     assert sorted(taken) == sorted("0123456abcdefg")
+
+
+# Rest.
+
+
+async def test_a_stream_that_rests_is_not_taken_whatever_hints_come() -> None:
+    pending = queue()
+    pending.add_hints(hints("a"), flush=True)
+    [work] = await take(pending)
+    pending.finish(work, again=True, rest_seconds=3600)
+    later = hint("a")
+    pending.add_hints([later, hint("b")], flush=True)
+    pending.add_swept("a")
+    assert await take_streams(pending) == ["b"]
+    assert await lingers(pending)
+    assert len(pending) == 2, "a rests, b is in flight"
+
+
+async def test_a_stream_is_taken_after_its_rest_with_all_its_hints() -> None:
+    pending = queue(linger=FOR_EVER)
+    first, second = hint("a"), hint("a")
+    pending.add_hints([first], flush=True)
+    [work] = await take(pending)
+    pending.finish(work, again=True, rest_seconds=0.01)
+    pending.add_hints([second], flush=False)
+    assert await take(pending) == [Work("a", [first, second])]
+
+
+async def test_streams_that_rest_at_a_stop_are_left_to_others() -> None:
+    pending = queue()
+    pending.add_hints(hints("a"), flush=True)
+    [work] = await take(pending)
+    pending.finish(work, again=True, rest_seconds=3600)
+    pending.close()
+    assert await take(pending) == []

@@ -157,8 +157,8 @@ def test_after_a_rejected_event_the_stream_goes_on() -> None:
     assert folded.state == (6, None, RawJson("[1,2,3]"))
     assert folded.applied == 3
     assert folded.rejections == (
-        Rejection(EventId(2, 0), "refuse", "not wanted"),
-        Rejection(EventId(4, 0), "add", "the data are not JSON"),
+        Rejection(EventId(2, 0), "refuse", "not wanted", decoded=True),
+        Rejection(EventId(4, 0), "add", "the data are not JSON", decoded=False),
     )
 
 

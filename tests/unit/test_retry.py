@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from structlog.testing import capture_logs
 
 from worker import retry
-from worker.errors import ClaimRaceError, FeedPartitionsError, SchemaError
-from worker.retry import Perseverance, describe
+from worker.errors import ClaimRaceError, FeedPartitionsError
+from worker.retry import Perseverance
 
 SERVER_TROUBLE: list[Exception] = [
     RedisConnectionError("connection refused"),
@@ -32,7 +32,6 @@ SERVER_TROUBLE: list[Exception] = [
 ]
 OWN_FAULTS: list[BaseException] = [
     ValueError("a bug"),
-    SchemaError("run migrate"),
     FeedPartitionsError("another number"),
     asyncio.CancelledError(),
 ]
@@ -161,12 +160,3 @@ async def test_a_stop_ends_a_pause(stop: asyncio.Event, monkeypatch: pytest.Monk
     async with asyncio.timeout(5):
         assert await Perseverance(stop)("working", action) is None
     assert action.calls == 2
-
-
-def test_an_error_is_described_without_the_statement_and_its_parameters() -> None:
-    error = OperationalError("UPDATE t SET name = $1", {"name": "secret"}, Exception("deadlock\ndetected"))
-    described = describe(error)
-    assert "deadlock" in described
-    assert "secret" not in described
-    assert "UPDATE" not in described
-    assert "\n" not in described

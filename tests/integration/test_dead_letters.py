@@ -1,0 +1,345 @@
+"""Events that cannot be applied: recorded, passed over or stopped at, tried again, skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.letters import letters, make_due, skip, stopped, told
+from tests.projecting import Replica, run
+from tests.tallies import tallies
+from tests.writes import create_tallies
+from worker import Event, Keys, ProjectedRow, Projection
+from worker.blocked import Block
+from worker.events import EventId
+from worker.letters import Letter, Reason
+from worker.log import Log
+from worker.outcome import Outcome
+
+CAUGHT_UP, MORE, LOST, BLOCKED = Outcome.CAUGHT_UP, Outcome.MORE, Outcome.LOST, Outcome.BLOCKED
+
+
+@pytest.fixture
+async def tallying(client: Redis, keys: Keys, engine: AsyncEngine) -> Replica:
+    await create_tallies(engine)
+    return Replica(client, keys, engine, tallies())
+
+
+@pytest.fixture
+def replica(client: Redis, keys: Keys, engine: AsyncEngine) -> Replica:
+    return Replica(client, keys, engine)
+
+
+def mended() -> Projection:
+    """The projection with a handler that no longer fails."""
+    projection = tallies()
+
+    def fail(row: ProjectedRow, event: Event) -> None:
+        row.total += 100  # type: ignore[attr-defined]
+
+    projection._handlers["fail"] = fail
+    return projection
+
+
+async def append(replica: Replica, *types: str, stream_id: str = "a", first: int = 1) -> None:
+    for number, event_type in enumerate(types, first):
+        await replica.append(stream_id, event_type, {"n": number}, at=f"{number}-0")
+
+
+# Events that can never be applied.
+
+
+async def test_events_that_can_never_be_applied_are_recorded_and_passed(tallying: Replica) -> None:
+    await tallying.append("a", "add", b"nonsense", at="1-0")
+    await append(tallying, "refuse", "add", first=2)
+    assert await tallying.project("a") == [CAUGHT_UP]
+    assert await tallying.positions("a") == ["3-0"]
+    assert await told(tallying.engine, "event_id", "event_type", "state", "reason", "error") == [
+        ("1-0", "add", "passed", "undecodable", "the data are not JSON: Expecting value at character 0"),
+        ("2-0", "refuse", "passed", "rejected", "not wanted"),
+    ]
+    assert await stopped(tallying.engine) == {}
+
+
+async def test_a_letter_is_recorded_only_if_its_row_was_written(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    other = Replica(client, keys, engine, tallies())
+    await append(tallying, "add")
+    await tallying.project("a")
+    await other.project("a")
+    await append(tallying, "add", first=2)
+    await tallying.project("a")
+    await append(other, "refuse", first=3)
+    assert await other.project("a") == [LOST]
+    assert await letters(engine) == []
+    assert await other.project("a") == [CAUGHT_UP]
+    assert await told(engine, "event_id") == [("3-0",)]
+
+
+async def test_an_event_that_is_passed_again_has_one_letter(tallying: Replica) -> None:
+    await append(tallying, "refuse")
+    await tallying.project("a")
+    await run(tallying.engine, "DELETE FROM tallies")
+    await append(tallying, "add", first=2)
+    assert await tallying.project("a") == [LOST]
+    assert await tallying.project("a") == [CAUGHT_UP]
+    assert await told(tallying.engine, "event_id", "attempts") == [("1-0", 1)]
+
+
+# Handlers that fail.
+
+
+async def test_a_failing_handler_stops_its_stream_and_readers_are_told(tallying: Replica) -> None:
+    await append(tallying, "add", "fail", "add")
+    await append(tallying, "add", stream_id="b")
+    assert await tallying.project("a", "b") == [BLOCKED, CAUGHT_UP]
+    assert await tallying.positions("a", "b") == ["1-0", "1-0"]
+    [letter] = await letters(tallying.engine)
+    assert (letter["projection"], letter["stream_id"], letter["event_id"]) == ("tallies", "a", "2-0")
+    assert (letter["state"], letter["reason"], letter["attempts"]) == ("open", "handler_failed", 1)
+    assert letter["error"].endswith("ZeroDivisionError: broken\n")
+    assert letter["first_at"] <= letter["last_at"] < letter["retry_at"]
+    assert await stopped(tallying.engine) == {"a": "2-0"}
+
+
+async def test_a_blocked_stream_is_left_unread_until_it_is_due(
+    tallying: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(tallying, "fail")
+    await tallying.project("a")
+    read, asked = Log.read, list[str]()
+
+    async def note(log: Log, requests: Collection[object]) -> object:
+        asked.extend(str(request) for request in requests)
+        return await read(log, requests)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Log, "read", note)
+    assert await tallying.project("a") == [BLOCKED]
+    assert not asked
+    await make_due(tallying.engine)
+    assert await tallying.blocked.due(10) == ["a"]
+    assert await tallying.project("a") == [BLOCKED]
+    assert asked
+
+
+async def test_pauses_grow_with_every_attempt(tallying: Replica) -> None:
+    await append(tallying, "fail")
+    pauses = []
+    for attempt in range(1, 5):
+        assert await tallying.project("a") == [BLOCKED]
+        [letter] = await letters(tallying.engine)
+        assert letter["attempts"] == attempt
+        pauses.append((letter["retry_at"] - letter["last_at"]).total_seconds())
+        await make_due(tallying.engine)
+    assert all(5 * 2**n <= pause <= 6.25 * 2**n for n, pause in enumerate(pauses)), pauses
+
+
+async def test_a_mended_handler_gets_the_stream_going_and_settles_the_letter(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    await append(tallying, "add", "fail", "add")
+    await tallying.project("a")
+    await make_due(engine)
+    other = Replica(client, keys, engine, mended())
+    assert await other.project("a") == [CAUGHT_UP]
+    row = await other.row("a")
+    assert row is not None
+    assert row["total"] == 104
+    assert await told(engine, "state", "retry_at") == [("resolved", None)]
+    assert await stopped(engine) == {}
+
+
+async def test_a_new_version_tries_at_once(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    await append(tallying, "fail")
+    await tallying.project("a")
+    assert await tallying.blocked.due(10) == []
+    newer = mended()
+    newer.version = 2
+    other = Replica(client, keys, engine, newer)
+    assert await other.blocked.due(10) == ["a"]
+    assert await other.project("a") == [CAUGHT_UP]
+
+
+async def test_a_zombie_that_fails_at_an_event_which_another_applied_records_nothing(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    await append(tallying, "add")
+    await tallying.project("a")
+    await append(tallying, "fail", first=2)
+    other = Replica(client, keys, engine, mended())
+    assert await other.project("a") == [CAUGHT_UP]
+    assert await tallying.project("a") == [LOST]
+    assert await letters(engine) == []
+
+
+async def test_a_letter_for_an_event_that_was_applied_meanwhile_is_settled(tallying: Replica) -> None:
+    letter = Letter("a", EventId(1, 0), "add", Reason.HANDLER_FAILED, "")
+    assert await tallying.blocked.add([Block(None, letter)]) == {"a"}
+    await run(
+        tallying.engine,
+        "INSERT INTO tallies (stream_id, last_event_id, generation, version, total, numbers) "
+        "VALUES ('a', '9-0', 0, 1, 0, '[]')",
+    )
+    await tallying.blocked.settle_stale()
+    assert await told(tallying.engine, "state") == [("resolved",)]
+
+
+async def test_a_letter_whose_event_is_gone_from_the_log_is_settled(tallying: Replica) -> None:
+    await append(tallying, "add", "fail")
+    await tallying.project("a")
+    await tallying.redis.xdel(tallying.keys.log("a"), "2-0")
+    await make_due(tallying.engine)
+    assert await tallying.project("a") == [CAUGHT_UP]
+    assert await told(tallying.engine, "state") == [("resolved",)]
+
+
+async def test_a_thousand_failing_streams_are_recorded_in_one_transaction(tallying: Replica) -> None:
+    streams = [f"s{number}" for number in range(1_000)]
+    for stream_id in streams:
+        await append(tallying, "fail", stream_id=stream_id)
+    assert set(await tallying.project(*streams)) == {BLOCKED}
+    assert len(await stopped(tallying.engine)) == 1_000
+
+
+# Skipping.
+
+
+async def test_a_skipped_event_moves_the_position_and_nothing_else(tallying: Replica) -> None:
+    await append(tallying, "add", "fail", "add")
+    await tallying.project("a")
+    await skip(tallying.engine, "a", "2-0")
+    assert await tallying.blocked.due(10) == ["a"], "also where the hint of the skip was lost"
+    assert await tallying.project("a") == [CAUGHT_UP]
+    row = await tallying.row("a")
+    assert row is not None
+    assert (row["total"], row["last_event_id"]) == (4, "3-0")
+    assert tallying.projector.tally.events_skipped == 1
+    assert await told(tallying.engine, "state") == [("skipped",)]
+    assert await tallying.blocked.due(10) == []
+
+
+async def test_a_skipped_event_stays_skipped_when_the_row_is_folded_anew(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    await append(tallying, "fail", "add")
+    await tallying.project("a")
+    await skip(engine, "a", "1-0")
+    await tallying.project("a")
+    await run(engine, "DELETE FROM tallies")
+    other = Replica(client, keys, engine, mended())
+    assert await other.project("a") == [CAUGHT_UP]
+    row = await other.row("a")
+    assert row is not None
+    assert (row["total"], row["last_event_id"]) == (2, "2-0")
+
+
+# What PostgreSQL refuses.
+
+
+async def test_of_a_refused_row_only_the_event_to_blame_is_recorded(replica: Replica) -> None:
+    await run(replica.engine, "ALTER TABLE stream_projections ADD CHECK (message_count < 3)")
+    await replica.append_many("a", *["user_message"] * 5)
+    await replica.append_many("b", "user_message")
+    assert await replica.project("a", "b") == [BLOCKED, CAUGHT_UP]
+    assert await replica.positions("a", "b") == ["2-0", "1-0"]
+    [letter] = await letters(replica.engine)
+    assert (letter["event_id"], letter["reason"]) == ("3-0", "row_refused")
+    assert "check" in letter["error"]
+
+
+async def test_a_unique_index_of_another_application_stops_one_stream(replica: Replica) -> None:
+    await run(replica.engine, "CREATE UNIQUE INDEX one_name ON stream_projections (name)")
+    await replica.append("a", "strategy_meta", {"name": "mine"})
+    assert await replica.project("a") == [CAUGHT_UP]
+    event_id = await replica.append("b", "strategy_meta", {"name": "mine"})
+    await replica.append("c", "strategy_meta", {"name": "other"})
+    assert await replica.project("b", "c") == [BLOCKED, CAUGHT_UP]
+    assert await told(replica.engine, "stream_id", "event_id", "reason") == [("b", event_id, "row_refused")]
+
+
+async def test_a_table_that_takes_no_row_at_all_is_nobodys_dead_letter(replica: Replica) -> None:
+    await replica.append_many("old", "user_message")
+    await replica.project("old")
+    await run(replica.engine, "ALTER TABLE stream_projections ADD foreign_column int")
+    await run(replica.engine, "UPDATE stream_projections SET foreign_column = 1")
+    await run(replica.engine, "ALTER TABLE stream_projections ALTER foreign_column SET NOT NULL")
+    await replica.append_many("old", "user_message", first=2)
+    await replica.append_many("new", "user_message")
+    assert await replica.project("new", "old") == [Outcome.REFUSED, CAUGHT_UP]
+    assert await letters(replica.engine) == []
+    await run(replica.engine, "ALTER TABLE stream_projections ALTER foreign_column DROP NOT NULL")
+    assert await replica.project("new") == [CAUGHT_UP]
+
+
+async def test_a_row_that_cannot_even_be_loaded_stops_its_stream_alone(
+    replica: Replica,
+) -> None:
+    """Such as one whose numbers print to more than PostgreSQL can send; here it divides by zero."""
+    for stream_id in "abc":
+        await replica.append_many(stream_id, "user_message")
+        await replica.project(stream_id)
+        await replica.append_many(stream_id, "user_message", first=2)
+    fresh = Replica(replica.redis, replica.keys, replica.engine)
+    table = fresh.store._table
+    table._select = table._select.replace(
+        "first_event_id", "CASE stream_id WHEN 'b' THEN (1 / (generation * 0))::text ELSE '' END", 1
+    )
+    assert await fresh.project("a", "b", "c") == [CAUGHT_UP, BLOCKED, CAUGHT_UP]
+    assert await told(replica.engine, "stream_id", "event_id", "reason") == [("b", "2-0", "row_refused")]
+
+
+# Events that kill the worker.
+
+
+async def die(redis: Redis, keys: Keys, engine: AsyncEngine, *streams: str, times: int = 1) -> None:
+    """One replica after another dies while it has these streams in flight."""
+    for number in range(times):
+        dead = Replica(redis, keys, engine, consumer=f"dead-{number}")
+        await dead.suspects.begin(streams)
+        await dead.suspects.bury([f"dead-{number}"])
+
+
+async def test_after_some_deaths_a_stream_is_projected_alone_and_then_cleared(replica: Replica) -> None:
+    await replica.append_many("a", "user_message", "user_message", "user_message")
+    await replica.append_many("b", "user_message")
+    await die(replica.redis, replica.keys, replica.engine, "a", "b", times=3)
+    await replica.suspects.refresh()
+    assert [replica.suspects.suspected(s) for s in "abc"] == [True, True, False]
+    assert await replica.project("a", "b") == [CAUGHT_UP, CAUGHT_UP]
+    assert replica.projector.tally.rows_written == 4, "an event a write"
+    await replica.suspects.refresh()
+    assert not replica.suspects.suspected("a")
+    assert await letters(replica.engine) == []
+
+
+async def test_after_more_deaths_the_next_event_is_given_up(replica: Replica) -> None:
+    await replica.append_many("a", "user_message", "assistant_delta", "strategy_meta", "user_message")
+    await replica.project("a")
+    await replica.append_many("a", "assistant_delta", "strategy_meta", "user_message", first=5)
+    await die(replica.redis, replica.keys, replica.engine, "a", times=6)
+    await replica.suspects.refresh()
+    await replica.append_many("b", "user_message")
+    assert await replica.project("a", "b") == [BLOCKED, CAUGHT_UP]
+    [letter] = await letters(replica.engine)
+    assert (letter["event_id"], letter["event_type"]) == ("6-0", "strategy_meta")
+    assert (letter["reason"], letter["retry_at"]) == ("kills_the_worker", None)
+    assert await replica.blocked.due(10) == []
+    await make_due(replica.engine)
+    assert await replica.project("a") == [CAUGHT_UP], "an operator has asked, and it has mended its ways"
+
+
+async def test_a_death_is_counted_once_whoever_finds_it(replica: Replica) -> None:
+    other = Replica(replica.redis, replica.keys, replica.engine, consumer="other")
+    await replica.suspects.begin(["a"])
+    await other.suspects.begin(["b"])
+    assert sorted(await other.suspects.at_work()) == ["other", "replica"]
+    for _ in range(5):
+        await replica.suspects.bury(["replica"])
+        await other.suspects.bury(["replica"])
+    assert [other.suspects.deaths(stream_id) for stream_id in "ab"] == [1, 0]

@@ -1,0 +1,143 @@
+"""Finding the culprit: batches are split until what PostgreSQL refuses, or what kills workers, is alone.
+
+A single bad event must hold up its own stream and no other. So it ends as an open dead letter, unless it
+shows that PostgreSQL would take no other row either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from worker.blocked import Block, BlockedStreams
+from worker.events import EventId
+from worker.letters import Letter, Reason
+from worker.log import Log, PageRequest
+from worker.outcome import Outcome, StreamResult
+from worker.projector import Projector
+from worker.store import Store
+from worker.suspects import Suspects
+from worker.table import Stamp
+from worker.trouble import Trouble, classify, describe
+
+log = structlog.get_logger(__name__)
+
+_WITHOUT_LIMIT = 1_000_000
+_EVENTS_ALONE_A_PASS = 100
+"""How many events of a suspicious stream are applied one by one before others get their turn."""
+
+
+class Isolation:
+    """Projects batches, in smaller and smaller parts where there is trouble.
+
+    Dying anywhere is as harmless as in `Projector.project_batch`, which does all the writing, but for dead
+    letters: each is recorded only while its row stands before the event.
+    """
+
+    def __init__(
+        self, projector: Projector, suspects: Suspects, store: Store, blocked: BlockedStreams, logs: Log,
+        *, races: Collection[str],
+    ) -> None:  # fmt: skip
+        self._projector = projector
+        self._suspects = suspects
+        self._store = store
+        self._blocked = blocked
+        self._logs = logs
+        self._races = races
+        self._at_once = _WITHOUT_LIMIT
+
+    async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
+        """Apply up to a page of events to each stream, and say where each stands.
+
+        Streams in whose company replicas have died are projected alone, event by event; after some more
+        deaths the event is given up.
+        """
+        suspected = [stream_id for stream_id in stream_ids if self._suspects.suspected(stream_id)]
+        results: dict[str, StreamResult] = {}
+        for part in self._parts([s for s in stream_ids if s not in set(suspected)]):
+            results |= await self._in_smaller_parts(part)
+        for stream_id in sorted(suspected, key=self._suspects.deaths):  # the innocent first
+            await self._suspects.begin([stream_id])
+            kills = self._suspects.convicted(stream_id)
+            results[stream_id] = await (self._give_up(stream_id) if kills else self._alone(stream_id))
+        return results
+
+    def _parts(self, stream_ids: Sequence[str]) -> list[Sequence[str]]:
+        """As a rule the whole; less after a connection was lost, perhaps because it was too much for it."""
+        return [stream_ids[at : at + self._at_once] for at in range(0, len(stream_ids), self._at_once)]
+
+    async def _in_smaller_parts(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
+        await self._suspects.begin(stream_ids)
+        try:
+            results = await self._projector.project_batch(stream_ids)
+        except DBAPIError as error:
+            trouble = classify(error, self._races)
+            if trouble is Trouble.RECONNECT:
+                self._at_once = max(1, len(stream_ids) // 2)
+            if trouble is not Trouble.POISON:
+                raise
+            if len(stream_ids) == 1:
+                return {stream_ids[0]: await self._alone(stream_ids[0])}
+        else:
+            if len(stream_ids) >= self._at_once:
+                self._at_once *= 2
+            return results
+        middle = len(stream_ids) // 2
+        first = await self._in_smaller_parts(stream_ids[:middle])
+        return first | await self._in_smaller_parts(stream_ids[middle:])
+
+    async def _alone(self, stream_id: str) -> StreamResult:
+        """Apply events one by one, each committed before the next, so that a refusal shows its event."""
+        result = StreamResult(Outcome.MORE)
+        for _ in range(_EVENTS_ALONE_A_PASS):
+            try:
+                result = (await self._projector.project_batch([stream_id], one_event=True))[stream_id]
+            except DBAPIError as error:
+                if classify(error, self._races) is not Trouble.POISON:
+                    raise
+                return await self._refused(stream_id, error)
+            if result.outcome is not Outcome.MORE:
+                break
+        return result
+
+    async def _refused(self, stream_id: str, error: DBAPIError) -> StreamResult:
+        """PostgreSQL refuses a row because of one event; or it refuses all rows, whatever the event."""
+        try:
+            await self._store.probe(stream_id)
+        except DBAPIError as also:
+            if classify(also, self._races) is not Trouble.POISON:
+                raise
+            log.error("table_refuses_rows", stream=stream_id, error=describe(also))
+            return StreamResult(Outcome.REFUSED)
+        log.error("row_refused", stream=stream_id, error=describe(error))
+        return await self._stop(stream_id, Reason.ROW_REFUSED, describe(error), retried=True)
+
+    async def _give_up(self, stream_id: str) -> StreamResult:
+        """Do not try an event again in whose company one replica after another has died."""
+        deaths = self._suspects.deaths(stream_id)
+        log.error("event_kills_the_worker", stream=stream_id, deaths=deaths)
+        error = f"{deaths} workers ended while they applied this event, the last of them nothing else."
+        return await self._stop(stream_id, Reason.KILLS_THE_WORKER, error, retried=False)
+
+    async def _stop(self, stream_id: str, reason: Reason, error: str, *, retried: bool) -> StreamResult:
+        """Record that the stream stands before the event which comes next."""
+        stamp = (await self._store.stamps([stream_id])).get(stream_id)
+        following = await self._next_event(stream_id, stamp)
+        if following is None:
+            return StreamResult(Outcome.LOST)  # Somebody else got on.
+        letter = Letter(stream_id, *following, reason, error)
+        held = await self._blocked.add([Block(stamp, letter)], retried=retried)
+        return StreamResult(Outcome.BLOCKED if held else Outcome.LOST)
+
+    async def _next_event(self, stream_id: str, stamp: Stamp | None) -> tuple[EventId, str] | None:
+        """The first projected event after the row's position, whatever it holds."""
+        start = stamp.last_event_id if stamp else None
+        while True:
+            [page] = await self._logs.read([PageRequest(stream_id, start)])
+            if page.events:
+                return page.events[0].id, page.events[0].type
+            if page.ended or page.last_id is None:
+                return None
+            start = page.last_id

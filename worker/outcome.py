@@ -1,0 +1,54 @@
+"""What may become of a stream in a pass, and the totals of all passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Outcome(Enum):
+    """Where a stream stands after a pass."""
+
+    CAUGHT_UP = auto()
+    """Nothing of the log is left to apply, as far as it reached when it was read."""
+    MORE = auto()
+    """A page was applied and the log goes on: take the stream again."""
+    LOST = auto()
+    """Another writer moved the row, or what was known of it is out of date: take the stream again."""
+    BLOCKED = auto()
+    """An open dead letter stops the stream: the row stands before that event."""
+    REFUSED = auto()
+    """PostgreSQL refuses every row like this one, so the table is to blame and no event: try again later."""
+    DIVERGED = auto()
+    """The log does not hold the row's position any more; the row is left as it is."""
+    OTHER_VERSION = auto()
+    """The row was written by another version of the projection; it is left as it is."""
+    UNREADABLE = auto()
+    """The key is no stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamResult:
+    """``read_to`` is the last entry that was read, where that is known."""
+
+    outcome: Outcome
+    read_to: str | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a projector has done since it started. Written by the projecting task only.
+
+    ``events_applied`` counts handler calls that were kept; ``events_redone`` those of passes whose write
+    lost its comparison, so that somebody applies the events again.
+    """
+
+    batches: int = 0
+    events_applied: int = 0
+    events_redone: int = 0
+    events_rejected: int = 0
+    events_skipped: int = 0
+    rows_written: int = 0
+    comparisons_lost: int = 0
+    handler_failures: int = 0
+    remarks: int = 0

@@ -1,0 +1,216 @@
+"""The table of one projection: statements on its rows, within transactions that others open.
+
+All statements address a batch with arrays and ``unnest``. Rows are always locked in the order of their keys,
+so that two replicas that write the same rows cannot wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, Dialect, Enum, String
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.letters import Letter
+from worker.projection import Projection
+from worker.row import RawJson, RowState
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a row is recognised by: a write succeeds only while the row bears the stamp it was loaded with.
+
+    The position alone would not do: after an undo a row may return to an old position.
+    """
+
+    last_event_id: str | None
+    generation: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row as it is committed, without the columns that a cross-stream rule computes."""
+
+    stamp: Stamp
+    first_event_id: str | None
+    state: RowState
+
+
+@dataclass(frozen=True, slots=True)
+class RowWrite:
+    """One stream's change. ``loaded`` is None where there was no row.
+
+    With ``replace`` the row was folded from the start of its log, so every column is written; else only
+    ``changed`` ones are. ``updated_at`` None leaves the column as it is. ``passed`` are events that moved the
+    position and nothing else. ``stopped`` says that the stream had an open dead letter.
+    """
+
+    stream_id: str
+    loaded: Stamp | None
+    row: StoredRow
+    changed: frozenset[str]
+    updated_at: datetime | None
+    facts: tuple[Any, ...]
+    replace: bool
+    passed: tuple[Letter, ...] = ()
+    stopped: bool = False
+
+
+class Table:
+    """What is read of, and written to, a projection's table."""
+
+    def __init__(self, projection: Projection, dialect: Dialect) -> None:
+        self._projection = projection
+        self._quote = dialect.identifier_preparer.quote
+        self.name = dialect.identifier_preparer.format_table(projection.table)
+        self._types = {c.key: _sql_type(c, dialect) for c in projection.table.columns}
+        self._select = f"""
+            SELECT stream_id, last_event_id, generation, version, first_event_id{
+            "".join(f", {self._loaded(c)}" for c in projection.columns)
+        }
+            FROM {self.name} WHERE stream_id = ANY($1::text[])"""
+        self._stamps = f"""
+            SELECT stream_id, last_event_id, generation, version
+            FROM {self.name} WHERE stream_id = ANY($1::text[])"""
+
+    def _loaded(self, column: str) -> str:
+        name = self._quote(column)
+        return f"{name}::text" if column in self._projection.json_columns else name
+
+    async def rows(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, StoredRow]:
+        """The rows of these streams; those that have none are left out."""
+        found = await fetch(connection, self._select, list(stream_ids))
+        return {row[0]: self._stored(row) for row in found}
+
+    def _stored(self, row: tuple[Any, ...]) -> StoredRow:
+        json_columns = self._projection.json_columns
+        state = tuple(
+            RawJson(value) if value is not None and column in json_columns else value
+            for column, value in zip(self._projection.columns, row[5:], strict=True)
+        )
+        return StoredRow(Stamp(*row[1:4]), row[4], state)
+
+    async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
+        """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
+        return {row[0]: Stamp(*row[1:]) for row in await fetch(connection, self._stamps, list(stream_ids))}
+
+    async def lock(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
+        """Lock the rows of these streams, in the order of their keys, and tell their stamps."""
+        if not stream_ids:
+            return {}
+        sql = f'{self._stamps} ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE'
+        rows = await fetch(connection, sql, sorted(stream_ids, key=str.encode))
+        return {row[0]: Stamp(*row[1:]) for row in rows}
+
+    async def insert(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> set[str]:
+        """Insert rows that were missing; the streams for which that succeeded.
+
+        An upsert would bring back half of a row that was deleted meanwhile.
+        """
+        if not writes:
+            return set()
+        columns = (
+            "stream_id",
+            "last_event_id",
+            "generation",
+            "version",
+            "first_event_id",
+            "updated_at",
+            *self._projection.columns,
+        )
+        names = ", ".join(map(self._quote, columns))
+        sql = f"""
+            INSERT INTO {self.name} ({names})
+            SELECT {self._cast(columns)} FROM {self._unnest(columns)}
+            ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
+        return {row[0] for row in await fetch(connection, sql, *self._arrays(columns, writes))}
+
+    async def update(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
+        """Update locked rows: one statement for each set of changed columns."""
+        groups: dict[tuple[str, ...], list[RowWrite]] = defaultdict(list)
+        for write in writes:
+            kept = ("generation", "version", "first_event_id") if write.replace else ()
+            folded = [c for c in self._projection.columns if write.replace or c in write.changed]
+            groups[("last_event_id", *kept, *folded)].append(write)
+        for columns, group in groups.items():
+            keyed = ("stream_id", "updated_at", *columns)
+            assignments = ", ".join(f"{self._quote(c)} = {self._cast([c])}" for c in columns)
+            sql = f"""
+                UPDATE {self.name} AS t
+                SET {assignments}, updated_at = coalesce(i.updated_at, t.updated_at)
+                FROM {self._unnest(keyed)} WHERE t.stream_id = i.stream_id"""
+            await connection.exec_driver_sql(sql, self._arrays(keyed, group))
+
+    async def fence(self, connection: AsyncConnection, stream_id: str) -> None:
+        """See to it that whoever has loaded this stream's row already loses its comparison.
+
+        Raises the row's generation; where there is no row, makes one without a position, which folds from the
+        start of the log as if it were not there.
+        """
+        raise_generation = f"""
+            UPDATE {self.name} SET generation = generation + 1 WHERE stream_id = $1 RETURNING stream_id"""
+        if await fetch(connection, raise_generation, stream_id):
+            return
+        columns = ("stream_id", "generation", *self._projection.columns)
+        values = [stream_id, 1, *map(_as_parameter, self._projection.new_state)]
+        insert = f"""
+            INSERT INTO {self.name} ({", ".join(map(self._quote, columns))})
+            SELECT {self._cast(columns)} FROM {self._unnest(columns)}
+            ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
+        if not await fetch(connection, insert, *([value] for value in values)):
+            await fetch(connection, raise_generation, stream_id)  # Somebody else has just made the row.
+
+    async def touch(self, connection: AsyncConnection, stream_id: str) -> None:
+        """Write a row as it is."""
+        sql = f"UPDATE {self.name} SET generation = generation WHERE stream_id = $1"
+        await connection.exec_driver_sql(sql, (stream_id,))
+
+    def _unnest(self, columns: Sequence[str]) -> str:
+        """A FROM item ``i`` of these columns, one array parameter each; JSON travels as text."""
+        arrays = ", ".join(f"${at}::{self._types[c]}[]" for at, c in enumerate(columns, 1))
+        return f"unnest({arrays}) AS i({', '.join(map(self._quote, columns))})"
+
+    def _cast(self, columns: Sequence[str]) -> str:
+        json_columns = self._projection.json_columns
+        return ", ".join(f"i.{self._quote(c)}" + ("::jsonb" if c in json_columns else "") for c in columns)
+
+    def _arrays(self, columns: Sequence[str], writes: Sequence[RowWrite]) -> tuple[list[Any], ...]:
+        values = [self._values(write) for write in writes]
+        return tuple([value[column] for value in values] for column in columns)
+
+    def _values(self, write: RowWrite) -> Mapping[str, Any]:
+        stamp = write.row.stamp
+        values: dict[str, Any] = {
+            "stream_id": write.stream_id,
+            "last_event_id": stamp.last_event_id,
+            "generation": stamp.generation,
+            "version": stamp.version,
+            "first_event_id": write.row.first_event_id,
+            "updated_at": write.updated_at,
+        }
+        for column, value in zip(self._projection.columns, write.row.state, strict=True):
+            values[column] = _as_parameter(value)
+        return values
+
+
+def _sql_type(column: Column[Any], dialect: Dialect) -> str:
+    """The type of a column as an array parameter spells it.
+
+    JSON travels as text, and so does text of limited length: a cast to its type would cut it without a word.
+    """
+    is_text = isinstance(column.type, String) and not isinstance(column.type, Enum)
+    return "text" if is_text or isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
+
+
+def _as_parameter(value: Any) -> Any:
+    return value.text if isinstance(value, RawJson) else value
+
+
+async def fetch(connection: AsyncConnection, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """All rows of a statement with parameters $1, $2, ..."""
+    return [tuple(row) for row in await connection.exec_driver_sql(sql, parameters)]

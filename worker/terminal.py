@@ -1,0 +1,40 @@
+"""The terminal: what commands print on it, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; Ctrl-C ends it quietly."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, in ASCII where standard output speaks no UTF-8."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
+
+
+def _speaks_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def printable(text: str) -> str:
+    """Text on one line that can be printed: control characters, and what has no letters here, escaped.
+
+    Anybody may write anything into a log, and a terminal would obey it.
+    """
+    encoding = sys.stdout.encoding or "ascii"
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,0 +1,144 @@
+"""What an error means for whoever meets it: the one place where errors of servers are told apart.
+
+PostgreSQL's are told apart by SQLSTATE, Redis's by the code that its reply begins with, never by their text.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Collection
+from enum import Enum
+
+import asyncpg
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoPermissionError,
+    RedisError,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from worker.errors import ClaimRaceError, SchemaError
+
+SERVER_ERRORS = (
+    RedisError,
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    ClaimRaceError,
+    SchemaError,
+    OSError,
+    TimeoutError,
+)
+"""What a server, the network, another transaction or an operator may do to us, and undo again.
+
+A refused connection to PostgreSQL comes as a bare OSError, many server errors as a plain DBAPIError.
+"""
+
+
+class Trouble(Enum):
+    """What to do about an error. Each but FATAL may be over when the same is tried again."""
+
+    RETRY = "retry"
+    """Another transaction was in the way: run this one again, after a short pause."""
+    RECONNECT = "reconnect"
+    """The server is away or not itself: try again after growing pauses, over a new connection."""
+    POISON = "poison"
+    """PostgreSQL will not have a row as it is: find the row, and write the others without it."""
+    MISCONFIGURED = "misconfigured"
+    """An operator must act: say what is missing and try again now and then. Nothing is wrong with any row."""
+    FATAL = "fatal"
+    """No server's doing: a bug, or a setting that only another start can change. The worker ends with it."""
+
+
+_RETRY_STATES = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "55P03",  # lock timeout
+    "57014",  # statement timeout, or cancelled by an operator
+}
+_POISON_CLASSES = {"22", "23", "54"}  # bad data, a violated constraint, a limit exceeded
+_POISON_STATES = {
+    "44000",  # the row does not fit the view that it is written through
+    "P0001",  # a trigger raised an exception
+}
+_MISCONFIGURED_CLASSES = {
+    "0A",  # the server cannot do that, being too old or of another kind
+    "28",  # wrong user or password
+    "3D",  # no such database
+    "3F",  # no such schema
+    "42",  # no such table or column, or no right to it
+}
+_MISCONFIGURED_REPLIES = {
+    "DENIED",  # protected mode
+    "WRONGTYPE",  # another application uses a name of ours
+}
+_MISCONFIGURED_ERRORS = (  # redis-py takes the code off the replies that it has a class for
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoPermissionError,
+)
+
+
+def classify(error: BaseException, races: Collection[str] = ()) -> Trouble:
+    """What to do about an error.
+
+    ``races`` are the names of unique constraints whose violation is a race between transactions. Any error of
+    a server that is not known to be otherwise is RECONNECT: it never costs a row.
+    """
+    database_error = _database_error(error)
+    if isinstance(database_error, asyncpg.InvalidCachedStatementError):
+        return Trouble.RETRY  # A migration changed the table under a prepared statement, which is gone now.
+    if (state := sqlstate(error)) is not None:
+        return _by_sqlstate(state, getattr(database_error, "constraint_name", None), races)
+    if isinstance(error, RedisError):
+        return _by_reply(error)
+    if isinstance(error, ClaimRaceError):
+        return Trouble.RETRY
+    if isinstance(error, SchemaError | ssl.SSLCertVerificationError):
+        return Trouble.MISCONFIGURED
+    return Trouble.RECONNECT if isinstance(error, SERVER_ERRORS) else Trouble.FATAL
+
+
+def _by_sqlstate(state: str, constraint: str | None, races: Collection[str]) -> Trouble:
+    if state in _RETRY_STATES or (state == "23505" and constraint in races):
+        return Trouble.RETRY
+    if state in _POISON_STATES or state[:2] in _POISON_CLASSES:
+        return Trouble.POISON
+    return Trouble.MISCONFIGURED if state[:2] in _MISCONFIGURED_CLASSES else Trouble.RECONNECT
+
+
+def _by_reply(error: RedisError) -> Trouble:
+    code = str(error).partition(" ")[0]
+    if isinstance(error, _MISCONFIGURED_ERRORS) or code in _MISCONFIGURED_REPLIES:
+        return Trouble.MISCONFIGURED
+    return Trouble.RECONNECT
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of an error of PostgreSQL, however it is wrapped; None for any other error."""
+    return getattr(_database_error(error), "sqlstate", None)
+
+
+def _database_error(error: BaseException) -> BaseException:
+    """The driver's error inside SQLAlchemy's: that alone has the name of the constraint."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def describe(error: BaseException) -> str:
+    """One line on an error, without statements, parameters and values: those would be payloads."""
+    inner = _database_error(error)
+    state = sqlstate(error)
+    text = str(inner).partition("\n")[0]
+    if state is not None and state[:2] == "22":
+        text = "PostgreSQL does not take a value"  # Its own words quote the value.
+    code = f" (SQLSTATE {state})" if state else ""
+    return f"{type(inner).__name__}: {text}{code}" if text else f"{type(inner).__name__}{code}"
