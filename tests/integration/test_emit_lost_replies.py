@@ -12,20 +12,20 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.logs import log_of
-from tests.proxy import RedisProxy, redis_proxy
+from tests.proxy import TcpProxy, redis_proxy
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import EmitError, Keys, OutcomeUnknownError, emit
 
 
 @pytest.fixture
-def proxy(servers: RunningServers) -> Iterator[RedisProxy]:
+def proxy(servers: RunningServers) -> Iterator[TcpProxy]:
     with redis_proxy(servers.redis_url) as proxy:
         yield proxy
 
 
 @pytest.fixture(params=[{}, {"decode_responses": True, "protocol": 3}], ids=["resp2", "resp3"])
-async def client(proxy: RedisProxy, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+async def client(proxy: TcpProxy, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     """A client behind the proxy that repeats what fails, as redis-py's clients do by default."""
     retry = Retry(NoBackoff(), 3)
     client = Redis.from_url(proxy.url, socket_timeout=0.2, retry=retry, **request.param)
@@ -38,7 +38,7 @@ async def client(proxy: RedisProxy, request: pytest.FixtureRequest) -> AsyncIter
 async def test_when_the_reply_is_lost_the_outcome_is_unknown_and_the_event_stands_once(
     redis: Redis,
     client: Redis,
-    proxy: RedisProxy,
+    proxy: TcpProxy,
     keys: Keys,
     hang_up: bool,
     projected_types: set[str] | None,
@@ -55,7 +55,7 @@ async def test_when_the_reply_is_lost_the_outcome_is_unknown_and_the_event_stand
 
 
 async def test_a_cancelled_emit_leaves_no_reply_for_the_next(
-    redis: Redis, client: Redis, proxy: RedisProxy, keys: Keys
+    redis: Redis, client: Redis, proxy: TcpProxy, keys: Keys
 ) -> None:
     proxy.lose, proxy.hang_up = b"EXEC", False
     emitting = asyncio.create_task(emit(client, "a", "", "user_message", {}, keys=keys))
