@@ -25,13 +25,15 @@ The parts
 `projection`, `rule`    what authors declare; rules that reach across streams
 `keys`                  the names of all keys in Redis, and feed partitions
 `emit`                  producers' side; `batch_emit` for many events from a file
+`attempt`, `sending`    what is to be appended; commands that are sent once
+`settle`                finds out what became of an attempt whose reply was lost
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
 `letters`               dead letters: events that could not be applied
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`             load, read, fold, write: one batch of streams
-`sweep`                 compares logs with rows
+`sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `watchdog`              ends the process when a handler never returns
@@ -59,7 +61,7 @@ What never happens
 - An event of a type without handler never costs a query or a JSON decode.
 """
 
-from worker.emit import emit
+from worker.emit import emit, emit_again
 from worker.errors import (
     ClaimRaceError,
     EmitError,
@@ -91,4 +93,5 @@ __all__ = [
     "RuleTransaction",
     "RuleWrite",
     "emit",
+    "emit_again",
 ]

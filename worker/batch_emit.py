@@ -1,18 +1,53 @@
-"""Emitting many events from lines of JSON."""
+"""Emitting from the command line: one event, or many from lines of JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from worker.emit import emit
-from worker.errors import EmitError, InvalidEventError
+from worker.emit import emit, emit_again
+from worker.errors import EmitError, InvalidEventError, OutcomeUnknownError
 from worker.keys import Keys
 
 _FIELDS = frozenset({"stream_id", "type", "data", "operation_id"})
+_BEFORE = "The lines before it were emitted."
+_ATTEMPTS_TO_SETTLE = 5
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+async def emit_and_settle(
+    redis: Redis,
+    stream_id: str,
+    operation_id: str,
+    event_type: str,
+    data: Mapping[str, Any],
+    *,
+    projected_types: Collection[str],
+    keys: Keys,
+) -> str:
+    """Emit an event and return its id; where the outcome is unknown, find out if that can be done.
+
+    Raises what `emit` raises: OutcomeUnknownError for an event without operation id, or if Redis stays away.
+    """
+    try:
+        return await emit(
+            redis, stream_id, operation_id, event_type, data, projected_types=projected_types, keys=keys
+        )
+    except OutcomeUnknownError as error:
+        if not operation_id:
+            raise
+        unknown = error
+    settling = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, OutcomeUnknownError)),
+        stop=stop_after_attempt(_ATTEMPTS_TO_SETTLE),
+        wait=wait_random_exponential(max=_LONGEST_PAUSE_SECONDS),
+        reraise=True,
+    )
+    return await settling(emit_again, redis, unknown)
 
 
 async def emit_lines(
@@ -28,7 +63,7 @@ async def emit_lines(
             continue
         try:
             event = _parse(line)
-            yield await emit(
+            yield await emit_and_settle(
                 redis,
                 event["stream_id"],
                 event.get("operation_id", ""),
@@ -37,14 +72,16 @@ async def emit_lines(
                 projected_types=projected_types,
                 keys=keys,
             )
+        except OutcomeUnknownError as error:
+            raise OutcomeUnknownError(f"Line {number}: {error} {_BEFORE}", error.attempt) from None
         except (InvalidEventError, EmitError) as error:
-            raise type(error)(f"Line {number}: {error} The lines before it were emitted.") from None
+            raise type(error)(f"Line {number}: {error} {_BEFORE}") from None
 
 
 def _parse(line: str) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidEventError(f"This is not JSON: {error}.") from None
     if not isinstance(event, dict) or not isinstance(event.get("data", {}), dict):
         raise InvalidEventError("An event must be a JSON object, and so must its data.")

@@ -17,10 +17,9 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import app as wiring
-from worker.batch_emit import emit_lines
+from worker.batch_emit import emit_and_settle, emit_lines
 from worker.dead_letters_cli import dead_letters
-from worker.emit import emit as emit_event
-from worker.errors import InvalidEventError, LetterRefusedError, ProjectionWorkerError
+from worker.errors import EmitError, InvalidEventError, LetterRefusedError, ProjectionWorkerError
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
@@ -102,7 +101,9 @@ def emit(
 ) -> None:
     """Append an event to a log, or many from a file, and print the event ids.
 
-    A line of a file is an object with `stream_id`, `type`, and optionally `data` and `operation_id`.
+    A line of a file is an object with `stream_id`, `type`, and optionally `data` and `operation_id`. If Redis
+    does not reply, an event with an operation id is looked for and appended once; without one the command
+    ends there, since the event may stand in the log or not.
 
     Example: `projection-worker emit chat-17 user_message '{"content": "Hello"}'`
     """
@@ -140,12 +141,12 @@ async def _emit_one(
 ) -> None:
     try:
         payload = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidEventError(f"The data are not JSON ({error}); give an object such as '{{}}'.") from None
     async with wiring.connect_redis(settings) as redis:
         types = _projected_types(settings)
         typer.echo(
-            await emit_event(
+            await emit_and_settle(
                 redis, stream_id, operation_id, event_type, payload, projected_types=types, keys=settings.keys
             )
         )
@@ -155,8 +156,13 @@ async def _emit_file(settings: Settings, path: Path) -> None:
     types = _projected_types(settings)
     async with wiring.connect_redis(settings) as redis:
         with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8") as lines:
-            async for event_id in emit_lines(redis, lines, projected_types=types, keys=settings.keys):
-                typer.echo(event_id)
+            try:
+                async for event_id in emit_lines(redis, lines, projected_types=types, keys=settings.keys):
+                    typer.echo(event_id)
+            except UnicodeDecodeError as error:
+                raise InvalidEventError(
+                    f"The lines are not UTF-8 ({error.reason}); those whose ids were printed were emitted."
+                ) from None
 
 
 async def _read(settings: Settings, reader: str, stream_id: str) -> Any:
@@ -173,7 +179,7 @@ def main() -> None:
     """Run the command line; errors are one sentence on standard error, never a traceback."""
     try:
         app()
-    except LetterRefusedError as error:
+    except (EmitError, LetterRefusedError) as error:
         _fail(str(error), 1)
     except ProjectionWorkerError as error:
         _fail(str(error), 2)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from worker.errors import EmitError, FeedPartitionsError, InvalidEventError, OutcomeUnknownError
-from worker.events import MAX_STREAM_ID_BYTES, parse_stream_id
+from worker.attempt import Attempt, Since
+from worker.errors import EmitError, InvalidEventError, OutcomeUnknownError
+from worker.events import MAX_STREAM_ID_BYTES, EventId, parse_stream_id
 from worker.keys import Keys
+from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
+from worker.settle import EMIT_AGAIN, settle
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _DEFAULT_KEYS = Keys()
+_MOST_REMEMBERED = 10_000
 
-# Pools on which the number of partitions was found to agree, and for which keys.
-_agreed: WeakKeyDictionary[object, set[Keys]] = WeakKeyDictionary()
+# Events that may stand in their logs or not, and since when; by identity.
+_unsettled: OrderedDict[int, Since] = OrderedDict()
+# The last entry that each pool's producers know of in each log.
+_last_ids: WeakKeyDictionary[object, OrderedDict[str, str]] = WeakKeyDictionary()
 
 
 async def emit(
@@ -37,25 +47,53 @@ async def emit(
     ``str()``. For the types in ``projected_types`` (None: for every type) a hint is appended to the feed in
     the same MULTI, so that workers learn of the event at once; without a hint they find it in a sweep.
 
-    The commands are sent once, whatever retries the client was made with, so one call never appends twice.
-
+    One call never appends twice: the commands are sent once, whatever retries the client was made with.
     Raises InvalidEventError, FeedPartitionsError or EmitError when nothing was appended, and
-    OutcomeUnknownError when the connection was lost after the commands had been sent: then the event may
-    stand in the log. To be safe, give each operation its own ``operation_id`` and look for it at the end of
-    the log (``XREVRANGE``) before calling again.
+    OutcomeUnknownError when the reply did not come, because the connection was lost or the client's
+    ``socket_timeout`` went by: then the event may stand in the log, or get there yet.
+
+    To call again with the same arguments is safe, if the operation id is not empty. After a call that ended
+    in OutcomeUnknownError, or was cancelled (as `asyncio.timeout` does), one with the same stream, operation,
+    type and data in the same process is the same event once more: it looks in the log, by the server's clock
+    back to shortly before the first call, returns the id of the entry that it finds, and appends only where
+    there is none (`worker.settle` says why nothing can come in between). So do not give up on an event and
+    emit another that is the same in everything. Without operation id a second call appends a second event.
+
+    Looking takes the rights to WATCH, TIME and XREVRANGE. An entry that was deleted meanwhile is appended
+    again.
     """
-    data = encode_event(stream_id, operation_id, event_type, event_data)
-    log_entry = ("XADD", keys.log(stream_id), "*", "op", operation_id, "type", event_type, "data", data)
-    if projected_types is not None and event_type not in projected_types:
-        commands: list[tuple[str, ...]] = [log_entry]
-    else:
-        feed = keys.feed(keys.partition(stream_id))
-        cap = ("MAXLEN", "~", str(keys.feed_max_length))
-        hint = ("XADD", feed, *cap, "*", "stream", stream_id, "type", event_type)
-        commands = [("MULTI",), log_entry, hint, ("EXEC",)]
-    await _agree_on_partitions(redis, keys)
-    reply = await _send_once(redis, commands)
-    return reply.decode("ascii")
+    attempt = Attempt(
+        stream_id,
+        operation_id,
+        event_type,
+        data=encode_event(stream_id, operation_id, event_type, event_data),
+        hinted=projected_types is None or event_type in projected_types,
+        keys=keys,
+        since=Since(after=_known_of(redis).get(keys.log(stream_id))),
+    )
+    if operation_id and _unsettled and (earlier := _unsettled.get(attempt.identity)):
+        return await _settle(redis, replace(attempt, since=earlier))
+    await agree_on_partitions(redis, keys)
+    event_id = await _send_once(redis, attempt)
+    _note_last_id(redis, attempt, event_id)
+    return event_id
+
+
+async def emit_again(redis: Redis, unknown: OutcomeUnknownError) -> str:
+    """The id of the event that `emit` may or may not have appended; it then stands in the log once.
+
+    The same as calling `emit` again with the same arguments, for who has only the error. It may also serve
+    another client, or come late. Calling it twice does no harm.
+
+    Raises OutcomeUnknownError while Redis does not answer, EmitError when Redis refuses the event and no
+    attempt has appended it, and InvalidEventError for an event without operation id.
+    """
+    if not unknown.attempt.operation_id:
+        raise InvalidEventError(
+            "An event without operation id cannot be told from others like it: look at the end of its log "
+            "before you emit it again, and give operation ids to events that matter."
+        )
+    return await _settle(redis, unknown.attempt)
 
 
 def encode_event(stream_id: str, operation_id: str, event_type: str, event_data: Mapping[str, Any]) -> str:
@@ -111,34 +149,23 @@ def _representable(value: Any) -> Any:
     return value
 
 
-async def _agree_on_partitions(redis: Redis, keys: Keys) -> None:
-    """Refuse to hint where no worker would look. The first worker that starts fixes the number."""
-    agreed = _agreed.setdefault(redis.connection_pool, set())
-    if keys in agreed:
-        return
+async def _settle(redis: Redis, attempt: Attempt) -> str:
     try:
-        stored = await redis.get(keys.feed_partitions)
-    except NoPermissionError:
-        agreed.add(keys)  # A producer that may only append cannot ask; a wrong partition only costs time.
-        return
-    except RedisError as error:
-        raise EmitError(f"Redis could not be asked for the number of feed partitions: {error}.") from error
-    if stored is None:
-        return
-    if not stored.isdigit():
-        raise FeedPartitionsError(f"Key {keys.feed_partitions} holds no number: set it to {keys.partitions}.")
-    if int(stored) != keys.partitions:
-        raise FeedPartitionsError(
-            f"This producer spreads hints over {keys.partitions} feed partitions, the workers read "
-            f"{int(stored)}: give emit Keys(partitions={int(stored)})."
-        )
-    agreed.add(keys)
+        event_id = await settle(redis, attempt)
+    except OutcomeUnknownError:
+        raise
+    except EmitError:
+        _unsettled.pop(attempt.identity, None)
+        raise
+    _unsettled.pop(attempt.identity, None)
+    _note_last_id(redis, attempt, event_id)
+    return event_id
 
 
-async def _send_once(redis: Redis, commands: list[tuple[str, ...]]) -> bytes:
+async def _send_once(redis: Redis, attempt: Attempt) -> str:
     """Send the commands on one connection of the client's pool, once, and return the log entry's id.
 
-    The client's own ways of sending retry after a lost reply, which would append a second entry.
+    The client's own ways of sending repeat after a lost reply, which would append a second entry.
     """
     pool = redis.connection_pool
     try:
@@ -146,48 +173,48 @@ async def _send_once(redis: Redis, commands: list[tuple[str, ...]]) -> bytes:
     except (RedisError, OSError) as error:
         raise EmitError(f"Redis could not be reached; nothing was appended: {error}.") from error
     try:
-        return await _exchange(connection, commands)
-    except (RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, ResponseError | AuthenticationError):
-            raise EmitError(f"Redis refused the event; nothing was appended: {error}.") from error
-        raise OutcomeUnknownError(
-            f"The reply was lost ({error}): the outcome is unknown. Look for the operation id in the log "
-            "before emitting the event again."
-        ) from error
-    finally:
-        await pool.release(connection)
+        try:
+            replies = await exchange(
+                connection, attempt.transaction if attempt.hinted else [attempt.log_entry]
+            )
+        finally:
+            await pool.release(connection)
+    except BaseException as error:
+        if attempt.operation_id:
+            _remember(_unsettled, attempt.identity, attempt.since)
+        if isinstance(error, RedisError | OSError):
+            raise OutcomeUnknownError(_unknown(error, attempt), attempt) from error
+        raise
+    appended = reply_to_log_entry(replies)
+    if isinstance(appended, REFUSALS):
+        raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+    return str(appended, "ascii")
 
 
-async def _exchange(connection: AbstractConnection, commands: list[tuple[str, ...]]) -> bytes:
-    """One round trip: the id of the log's entry. A connection whose replies were not all read is closed."""
-    whole = False
-    replies: list[Any] = []
-    try:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response(disable_decoding=True))
-            except ResponseError as error:
-                replies.append(error)
-        whole = True
-    finally:
-        if not whole:
-            await connection.disconnect(nowait=True)
-    appended = _reply_to_log_entry(replies)
-    if isinstance(appended, Exception):
-        raise appended
-    assert isinstance(appended, bytes)
-    return appended
+def _unknown(error: Exception, attempt: Attempt) -> str:
+    if attempt.operation_id:
+        remedy = EMIT_AGAIN
+    else:
+        remedy = "It has no operation id, so look at the end of the log before emitting it again."
+    return f"The reply was lost ({error}), so the event may stand in the log or not. {remedy}"
 
 
-def _reply_to_log_entry(replies: list[Any]) -> Any:
-    """What became of the log's entry: its id, or the error that says why there is none."""
-    if len(replies) == 1:
-        return replies[0]
-    begun, log_entry, _, executed = replies
-    if isinstance(begun, ResponseError):
-        # Without the right to MULTI each command ran by itself, and the log's entry may well be there.
-        return log_entry
-    if isinstance(executed, ResponseError):
-        return next(reply for reply in replies if isinstance(reply, ResponseError))  # The first says why.
-    return executed[0]
+def _known_of(redis: Redis) -> OrderedDict[str, str]:
+    return _last_ids.setdefault(redis.connection_pool, OrderedDict())
+
+
+def _note_last_id(redis: Redis, attempt: Attempt, event_id: str) -> None:
+    """Remember that this entry is there: an event that is emitted later is a later one, however alike."""
+    if attempt.operation_id:
+        known = _known_of(redis)
+        last_id = known.get(attempt.log)
+        if last_id is None or EventId.parse(last_id) < EventId.parse(event_id):
+            _remember(known, attempt.log, event_id)
+
+
+def _remember(memory: OrderedDict[K, V], key: K, value: V) -> None:
+    """Note something; what was noted longest ago is forgotten."""
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _MOST_REMEMBERED:
+        memory.popitem(last=False)

@@ -19,6 +19,10 @@
 Each message is a sentence that says what is wrong and what to do about it.
 """
 
+from __future__ import annotations
+
+from worker.attempt import Attempt
+
 
 class ProjectionWorkerError(Exception):
     """The root of the tree above."""
@@ -51,8 +55,16 @@ class EmitError(ProjectionWorkerError):
 class OutcomeUnknownError(EmitError):
     """`emit` sent its event but the reply was lost: it may stand in the log or not.
 
-    Look for the operation id in the log before calling again.
+    With an operation id, the same call again settles it, and so does `emit_again`. Without one, look at the
+    end of the log. ``attempt`` is what was to be appended.
     """
+
+    def __init__(self, message: str, attempt: Attempt) -> None:
+        super().__init__(message, attempt)
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class FeedPartitionsError(ProjectionWorkerError):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import Enum, auto
+from typing import Any, Final
 
-from worker.payload import UndecodablePayloadError, decode_object
+from worker.payload import UndecodablePayloadError, as_storable_text, decode_object
 
 MAX_STREAM_ID_BYTES = 512
+
+_MAX_TYPES = 1_000
+_MAX_TYPE_BYTES = 100
 
 _UINT64_END = 1 << 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,13 +61,14 @@ class Event:
     """One entry of a log whose type is projected and whose data could be decoded.
 
     ``data`` holds no NUL characters, lone surrogates, NaN or infinities (see `worker.payload`), so that all
-    of it can be stored. Handlers must not change it.
+    of it can be stored; ``mended`` is how many values were replaced for that. Handlers must not change it.
     """
 
     id: EventId
     type: str
     data: dict[str, Any]
     operation_id: str = ""
+    mended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,39 @@ class SkippedEvent:
 
 AnyEvent = Event | UndecodableEvent | SkippedEvent
 """What a log may hold of projected types."""
+
+
+class OtherEntry(Enum):
+    """An entry that is no event of a projected type."""
+
+    UNPROJECTED = auto()
+    UNTYPED = auto()
+    """Its type is missing or not UTF-8."""
+
+
+UNPROJECTED: Final = OtherEntry.UNPROJECTED
+UNTYPED: Final = OtherEntry.UNTYPED
+
+
+class EventTypes(dict[bytes | None, str | OtherEntry]):
+    """What the type field of an entry says: the name of a projected type, or that it is none.
+
+    Types are told by their bytes. Others than the projected are decoded when they are met for the first time,
+    since they may be no text, and remembered up to a limit.
+    """
+
+    def __init__(self, projected: Collection[str]) -> None:
+        super().__init__({name.encode(): name for name in projected})
+        self[None] = UNTYPED
+
+    def __missing__(self, raw: bytes) -> OtherEntry:
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return UNTYPED
+        if len(self) < _MAX_TYPES and len(raw) <= _MAX_TYPE_BYTES:
+            self[raw] = UNPROJECTED
+        return UNPROJECTED
 
 
 def without_skipped(events: Sequence[AnyEvent], skipped: Collection[EventId]) -> Sequence[AnyEvent]:
@@ -119,17 +157,17 @@ def field(fields: Sequence[bytes], name: bytes) -> bytes | None:
 
 
 def parse_entry(
-    raw_id: bytes, fields: Sequence[bytes], types: Mapping[bytes, str], max_payload_bytes: int
-) -> Event | UndecodableEvent | None:
-    """Make an event of a raw entry, or None when its type is not among ``types`` (spelling to name).
+    raw_id: bytes, fields: Sequence[bytes], types: EventTypes, max_payload_bytes: int
+) -> Event | UndecodableEvent | OtherEntry:
+    """Make an event of a raw entry, or say that its type is not among the projected ones.
 
     An entry of any other type is told by its bytes alone: nothing of it is decoded.
     """
     # Nearly every entry was written as op, type, data.
     usual = len(fields) == 6 and fields[2] == b"type" and fields[4] == b"data"
-    raw_type = fields[3] if usual else field(fields, b"type")
-    if raw_type is None or (event_type := types.get(raw_type)) is None:
-        return None
+    event_type = types[fields[3] if usual else field(fields, b"type")]
+    if event_type is UNPROJECTED or event_type is UNTYPED:
+        return event_type
     event_id = EventId.parse(raw_id)
     if event_id.time is None:
         return UndecodableEvent(event_id, event_type, "its time lies after the year 9999")
@@ -137,8 +175,9 @@ def parse_entry(
     if raw_data is None:
         return UndecodableEvent(event_id, event_type, "the entry has no data field")
     try:
-        data = decode_object(raw_data, max_payload_bytes)
+        data, mended = decode_object(raw_data, max_payload_bytes)
     except UndecodablePayloadError as error:
         return UndecodableEvent(event_id, event_type, str(error))
-    operation_id = (field(fields, b"op") or b"").decode("utf-8", "replace")
-    return Event(event_id, event_type, data, operation_id)
+    spelled = (field(fields, b"op") or b"").decode("utf-8", "replace")
+    operation_id = as_storable_text(spelled)
+    return Event(event_id, event_type, data, operation_id, mended + (operation_id is not spelled))

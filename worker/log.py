@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from worker.events import AnyEvent, field, parse_entry, parse_stream_id
+from worker.events import (
+    UNPROJECTED,
+    UNTYPED,
+    AnyEvent,
+    Event,
+    EventTypes,
+    OtherEntry,
+    field,
+    parse_entry,
+    parse_stream_id,
+)
 from worker.keys import Keys
 from worker.redis_client import Script, pipelined, refused
+
+NO_STREAM: Final = "no stream"
+"""In place of an event id: the key holds something else."""
 
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
@@ -27,7 +40,8 @@ _LAST_IDS = Script("""
 local ids = {}
 for at, key in ipairs(KEYS) do
   local last = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
-  ids[at] = not last.err and last[1] and last[1][1] or false
+  if last.err and string.sub(last.err, 1, 9) ~= 'WRONGTYPE' then return last end
+  ids[at] = last.err and 0 or last[1] and last[1][1] or false
 end
 return ids
 """)
@@ -48,7 +62,7 @@ class Page:
     ``first_id`` and ``last_id`` are those of the entries read, of whatever type, and None where there were
     none; ``events`` only those of projected types, without the entry to start from, which is known already.
     ``ended`` says that the page reaches the end of the log as it was at the time. ``refusal`` is set, and all
-    else empty, where the key is no stream.
+    else empty, where the key is no stream. ``untyped`` counts entries whose type is missing or not UTF-8.
     """
 
     first_id: str | None
@@ -56,6 +70,12 @@ class Page:
     events: Sequence[AnyEvent]
     ended: bool
     refusal: str | None = None
+    untyped: int = 0
+
+    @property
+    def mended(self) -> int:
+        """How many values of the events could not be stored as they were."""
+        return sum(event.mended for event in self.events if isinstance(event, Event))
 
     def up_to_first_event(self) -> Page:
         """The page without what follows its first event."""
@@ -70,13 +90,14 @@ class Finding:
 
     ``news`` is also true where the entry to start from is gone, since then somebody must look closely.
     ``oldest`` is the first such event, where that is known. ``read_to`` is the id up to which the log holds
-    nothing to project.
+    nothing to project; ``untyped`` is how many entries up to there have no type.
     """
 
     stream_id: str
     news: bool
     oldest: str | None = None
     read_to: str | None = None
+    untyped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +121,7 @@ class Log:
     ) -> None:
         self.keys = keys
         self._redis = redis
-        self._types = {event_type.encode(): event_type for event_type in types}
+        self._types = EventTypes(types)
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
@@ -113,12 +134,16 @@ class Log:
         if not raw.entries:
             return Page(None, None, (), ended=True, refusal=raw.refusal)
         known = start is not None and raw.entries[0][0] == start.encode()
-        events = [
-            event
-            for raw_id, fields in raw.entries[known:]
-            if (event := parse_entry(raw_id, fields, self._types, self._max_payload_bytes)) is not None
-        ]
-        return Page(raw.entries[0][0].decode(), raw.entries[-1][0].decode(), events, ended=raw.ended)
+        events: list[AnyEvent] = []
+        untyped = 0
+        for raw_id, fields in raw.entries[known:]:
+            event = parse_entry(raw_id, fields, self._types, self._max_payload_bytes)
+            if event is UNTYPED:
+                untyped += 1
+            elif event is not UNPROJECTED:
+                events.append(event)
+        first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
+        return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped)
 
     async def _read(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
         """Entries of each log, all together about ``page_bytes`` at most.
@@ -180,9 +205,9 @@ class Log:
         return [None if _is_no_stream(reply) or not reply else reply[0][0].decode() for reply in replies]
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
-        """The id of each log's last entry; None where there is no log, or an empty one."""
+        """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""
         replies = await _LAST_IDS(self._redis, [self.keys.log(stream_id) for stream_id in stream_ids])
-        return [reply.decode() if reply else None for reply in replies]
+        return [NO_STREAM if reply == 0 else reply.decode() if reply else None for reply in replies]
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
         """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded."""
@@ -190,35 +215,46 @@ class Log:
         while requests:
             further: list[PageRequest] = []
             for request, page in zip(requests, await self._read(requests), strict=True):
-                finding = self._find(request, page.entries)
+                before = findings.get(request.stream_id)
+                finding = self._find(request, page.entries, untyped=before.untyped if before else 0)
                 findings[request.stream_id] = finding
                 if not finding.news and not page.ended:
                     further.append(PageRequest(request.stream_id, finding.read_to))
             requests = further
         return list(findings.values())
 
-    def _find(self, request: PageRequest, entries: Sequence[RawEntry]) -> Finding:
+    def _find(self, request: PageRequest, entries: Sequence[RawEntry], untyped: int) -> Finding:
         last = entries[-1][0].decode() if entries else request.start
         if request.start is not None:
             if not entries or entries[0][0].decode() != request.start:
                 return Finding(request.stream_id, news=True)
             entries = entries[1:]
         for raw_id, fields in entries:
-            if field(fields, b"type") in self._types:
+            event_type = self._types[field(fields, b"type")]
+            if not isinstance(event_type, OtherEntry):
                 return Finding(request.stream_id, news=True, oldest=raw_id.decode())
-        return Finding(request.stream_id, news=False, read_to=last)
+            untyped += event_type is UNTYPED
+        return Finding(request.stream_id, news=False, read_to=last, untyped=untyped)
 
-    async def scan(self, cursor: int, count: int) -> tuple[int, list[str], int]:
-        """One step through all logs: the next cursor (0: done), streams, and how many keys were unusable.
+    async def scan(self, cursor: int, count: int) -> tuple[int, list[str], list[bytes]]:
+        """One step through all keys of logs: the next cursor (0: done), stream ids, and keys that spell none.
 
-        As with SCAN, a stream may come twice, and one that exists all the time comes at least once.
+        Keys that hold something else than a stream are among them; `last_ids` tells. As with SCAN, a key may
+        come twice, and one that exists all the time comes at least once.
         """
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.keys.log_prefix) + "*"
-        cursor, names = await self._redis.scan(cursor, match=pattern, count=count, _type="stream")
+        cursor, names = await self._redis.scan(cursor, match=pattern, count=count)
         prefix_bytes = len(self.keys.log_prefix.encode())
-        parsed = [parse_stream_id(bytes(name[prefix_bytes:])) for name in names if isinstance(name, bytes)]
-        streams = [stream_id for stream_id in parsed if stream_id is not None]
-        return int(cursor), streams, len(parsed) - len(streams)
+        streams: list[str] = []
+        unusable: list[bytes] = []
+        for name in names:
+            assert isinstance(name, bytes)
+            stream_id = parse_stream_id(name[prefix_bytes:])
+            if stream_id is None:
+                unusable.append(name)
+            else:
+                streams.append(stream_id)
+        return int(cursor), streams, unusable
 
 
 def _is_no_stream(reply: Any) -> bool:

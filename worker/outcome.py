@@ -40,7 +40,9 @@ class Tally:
     """What a projector has done since it started. Written by the projecting task only.
 
     ``events_applied`` counts handler calls that were kept; ``events_redone`` those of passes whose write
-    lost its comparison, so that somebody applies the events again.
+    lost its comparison, so that somebody applies the events again. ``unreadable_logs`` counts passes over
+    keys that are no streams, ``untyped_entries`` entries whose type is missing or not UTF-8, and
+    ``mended_values`` what was replaced in payloads because PostgreSQL cannot hold it.
     """
 
     batches: int = 0
@@ -52,3 +54,6 @@ class Tally:
     comparisons_lost: int = 0
     handler_failures: int = 0
     remarks: int = 0
+    unreadable_logs: int = 0
+    untyped_entries: int = 0
+    mended_values: int = 0

@@ -121,6 +121,7 @@ class Projector:
         """Whether a page begins where it should. A result is noted for a stream that must be left alone."""
         start = _start(known)
         if page.refusal is not None:
+            self.tally.unreadable_logs += 1
             log.warning("log_unreadable", stream=stream_id, reason=page.refusal)
             batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
         elif known.row and _projected_by_other_version(known.row, self._projection.version):
@@ -154,6 +155,8 @@ class Projector:
         before = self._projection.new_state if anew or known.row is None else known.row.state
         folded = self._projection.fold(before, without_skipped(page.events, known.heeded.skipped))
         self._report(stream_id, folded)
+        self.tally.untyped_entries += page.untyped
+        self.tally.mended_values += page.mended
         log_starts_at = known.log_starts_at or (page.first_id if _start(known) is None else None)
         row = known.row
         if folded.last is not None:

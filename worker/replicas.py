@@ -37,6 +37,11 @@ class ReplicaReport:
     comparisons_lost: int
     handler_failures: int
     remarks: int
+    unreadable_logs: int
+    untyped_entries: int
+    untyped_entries_swept: int
+    malformed_hints: int
+    mended_values: int
     troubles: list[str]
 
     @property

@@ -294,6 +294,8 @@ class Service:
             reported_at=time.time(),
             pending_streams=len(self._pending),
             hints_in_hand=self._pending.hints_in_hand,
+            untyped_entries_swept=self._sweep.untyped_entries,
+            malformed_hints=self._feed.malformed,
             troubles=[str(problem) for problem in self._health.problems(self._projection.name)],
             **asdict(self._projector.tally),
         )

@@ -111,6 +111,7 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
             f"{sweep.behind:,} of {sweep.streams:,}" if sweep else "unknown",
         ),
         ("rows without a log", f"{sweep.vanished:,}" if sweep else "unknown"),
+        ("keys that cannot be projected", f"{sweep.unusable_keys:,}" if sweep else "unknown"),
         ("blocked streams", _blocked(status)),
         ("events passed over, skipped", f"{status.letters.passed:,}, {status.letters.skipped:,}"),
         ("events applied", f"{status.events_applied:,}" + (f" ({rate:,.1f}/s)" if rate is not None else "")),

@@ -20,10 +20,11 @@ from worker.cache import RowCache
 from worker.diverged import DivergedStreams
 from worker.events import EventId
 from worker.keys import Keys
-from worker.log import Finding, Log, PageRequest
+from worker.log import NO_STREAM, Finding, Log, PageRequest
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
 from worker.store import Store
+from worker.unusable import UnusableKeys
 from worker.waiting import wait_for_any
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ _REPORT_LIVES = timedelta(minutes=10)
 
 @dataclass(slots=True)
 class SweepReport:
-    """What one sweep found: logs seen, logs with news, rows without a log, and keys that spell no stream id.
+    """What one sweep found: logs seen, logs with news, rows without a log, and keys that can have no row.
 
     ``oldest_behind_ms`` is the time, in Unix milliseconds, of the oldest event found that awaited projection.
     """
@@ -68,12 +69,15 @@ class Sweep:
     It remembers for each stream up to which entry nothing is left to do, and passes over it while its log
     still ends there: most logs end in entries that are not projected, so their last id alone says little.
     The memory is dropped now and then, so that a row that was deleted or changed by hand is noticed, too.
+
+    ``untyped_entries`` counts entries without a type that it passed over.
     """
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
         diverged: DivergedStreams, *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
+        self.untyped_entries = 0
         self._redis = redis
         self._keys = keys
         self._logs = logs
@@ -89,6 +93,7 @@ class Sweep:
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
         self._know_rows = False
+        self._unusable = UnusableKeys()
         self._forget_at = 0.0
         self._rows_seen_to = ""
 
@@ -138,11 +143,11 @@ class Sweep:
             self._know_rows = False
             self._forget_at = started + _LOOK_AGAIN_AFTER.total_seconds()
         report = SweepReport()
+        self._unusable.start_of_sweep()
         cursor = 0
         while True:
-            cursor, streams, unusable = await self._logs.scan(cursor, _STEP_KEYS)
-            report.unusable_keys += unusable
-            report.streams += len(streams)
+            cursor, streams, misnamed = await self._logs.scan(cursor, _STEP_KEYS)
+            self._unusable.add(misnamed)
             await self._look_at_logs(list(dict.fromkeys(streams)), report)
             if cursor == 0:
                 break
@@ -151,6 +156,7 @@ class Sweep:
         if not self._know_rows:
             await self._look_at_diverged()
         self._know_rows = True
+        report.unusable_keys = self._unusable.end_of_sweep()
         report.vanished = await self._look_at_rows()
         await self._withdraw_abandoned()
         report.seconds = time.monotonic() - started
@@ -178,10 +184,15 @@ class Sweep:
         """Queue those of these streams that have news."""
         if not stream_ids:
             return
-        last_ids = await self._logs.last_ids(stream_ids)
+        last_ids = dict(zip(stream_ids, await self._logs.last_ids(stream_ids), strict=True))
+        no_streams = [stream_id for stream_id, last_id in last_ids.items() if last_id == NO_STREAM]
+        for stream_id in no_streams:
+            del last_ids[stream_id]
+        self._unusable.add(self._keys.log(stream_id).encode() for stream_id in no_streams)
+        report.streams += len(last_ids)
         moved = {
             stream_id: last_id
-            for stream_id, last_id in zip(stream_ids, last_ids, strict=True)
+            for stream_id, last_id in last_ids.items()
             if last_id is not None and (stream_id not in self._settled or self._settled[stream_id] != last_id)
         }
         if not moved:
@@ -190,6 +201,7 @@ class Sweep:
         findings = await self._logs.find_projected([PageRequest(s, start) for s, start in starts.items()])
         for finding in await self._without_old_news(findings, starts):
             if not finding.news:
+                self.untyped_entries += finding.untyped
                 self._settle(finding.stream_id, finding.read_to)
                 continue
             report.behind += 1
@@ -236,7 +248,7 @@ class Sweep:
             stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_KEYS)
             last_ids = await self._logs.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
-                if last_id is None:
+                if last_id is None or last_id == NO_STREAM:
                     vanished += 1
                     if stream_id not in self._settled or self._settled[stream_id] is not None:
                         await self._queue(stream_id, None)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from tests.acceptance.commands import call, running, worker_environment
+from tests.proxy import redis_proxy
 from tests.replicas import report as replica_report
 from tests.servers import RunningServers
 from tests.waiting import block_until
@@ -80,6 +81,37 @@ def test_data_that_are_no_object_are_refused(env: dict[str, str], data: str) -> 
     emitted = call("emit", "chat", "user_message", data, env=env)
     assert emitted.returncode == 2
     assert "Traceback" not in emitted.stderr
+
+
+def test_data_that_are_nested_without_end_are_one_sentence(env: dict[str, str]) -> None:
+    line = '{"stream_id": "a", "type": "t", "data": ' + '{"a":' * 100_000
+    for emitted in (
+        call("emit", "chat", "user_message", '{"a":' * 20_000, env=env),
+        call("emit", "--from-file", "-", env=env, stdin=line),
+    ):
+        assert emitted.returncode == 2
+        assert len(emitted.stderr.strip().splitlines()) == 1
+
+
+def test_an_event_whose_reply_is_lost_is_looked_for_if_it_has_an_operation_id(
+    servers: RunningServers, env: dict[str, str]
+) -> None:
+    events = [
+        {"stream_id": "chat", "type": "user_message", "operation_id": operation_id}
+        for operation_id in ("1", "2", "", "3")
+    ]
+    with redis_proxy(servers.redis_url) as proxy:
+        proxy.lose = b"EXEC"
+        behind_it = {**env, "REDIS_URL": proxy.url}
+        emitted = call("emit", "--from-file", "-", env=behind_it, stdin="\n".join(map(json.dumps, events)))
+        one = call("emit", "chat", "user_message", "--operation-id", "4", env=behind_it)
+    assert emitted.returncode == 1
+    assert emitted.stderr.startswith("Line 3: The reply was lost")
+    assert "look at the end of the log" in emitted.stderr
+    assert one.returncode == 0, one.stderr
+    # Both of the third line's fates are right; here it stands in the log.
+    assert len((emitted.stdout + one.stdout).split()) == 3
+    assert len(json.loads(call("messages", "chat", env=env).stdout)) == 4
 
 
 def test_status_tells_whether_a_replica_is_alive(env: dict[str, str]) -> None:

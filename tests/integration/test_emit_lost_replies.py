@@ -44,7 +44,7 @@ async def test_when_the_reply_is_lost_the_outcome_is_unknown_and_the_event_stand
     projected_types: set[str] | None,
 ) -> None:
     proxy.lose, proxy.hang_up = b"XADD", hang_up
-    with pytest.raises(OutcomeUnknownError, match="Look for the operation id"):
+    with pytest.raises(OutcomeUnknownError, match="may stand in the log"):
         await emit(client, "a", "op1", "user_message", {}, projected_types=projected_types, keys=keys)
     assert proxy.lost >= 1
     assert len(await log_of(redis, keys, "a")) == 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 from redis.asyncio import Redis
 
 from tests.logs import hints_of, log_of
+from tests.servers import RunningServers
 from worker import EmitError, InvalidEventError, Keys, OutcomeUnknownError, emit
 from worker.embedded.redis_server import find_redis_server, start_redis
 from worker.errors import FeedPartitionsError
@@ -109,6 +113,77 @@ async def test_a_redis_without_memory_is_refused(full_redis: str, keys: Keys) ->
                 await emit(client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
             assert not isinstance(caught.value, OutcomeUnknownError)
         assert len(await log_of(client, keys, "a")) == len(await hints_of(client, keys, "a")) == 1
+
+
+REFUSALS = [
+    *(
+        "LOADING Redis is loading the dataset in memory",
+        "READONLY You can't write against a read only replica.",
+    ),
+    *(
+        "MISCONF Redis is configured to save RDB snapshots",
+        "NOPERM this user has no permissions",
+        "NOREPLICAS",
+    ),
+    *("MASTERDOWN Link with MASTER is down", "CLUSTERDOWN Hash slot not served", "MOVED 1 127.0.0.1:1"),
+    *("BUSY Redis is busy running a script", "NOAUTH Authentication required.", "OOM command not allowed"),
+]
+
+
+async def refuse(reason: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a server that knows nothing, and refuses to append anything."""
+    requests = hiredis.Reader()
+    while data := await reader.read(65536):
+        requests.feed(data)
+        while (command := requests.gets()) is not False:
+            reply = {
+                b"XADD": f"-{reason}",
+                b"GET": "$-1",
+                b"EXEC": "-EXECABORT Transaction discarded because of previous errors.",
+            }.get(command[0], "+OK")
+            writer.write(f"{reply}\r\n".encode())
+        await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("reason", REFUSALS, ids=lambda reason: reason.split()[0])
+@pytest.mark.parametrize("projected_types", [None, set[str]()], ids=["hinted", "unhinted"])
+async def test_a_server_that_refuses_has_appended_nothing(
+    keys: Keys, reason: str, projected_types: set[str] | None
+) -> None:
+    server = await asyncio.start_server(partial(refuse, reason), "127.0.0.1", 0)
+    async with server, Redis(port=server.sockets[0].getsockname()[1]) as client:
+        for _ in range(2):
+            with pytest.raises(EmitError, match="nothing was appended") as caught:
+                await emit(client, "a", "op", "x", {}, projected_types=projected_types, keys=keys)
+            assert not isinstance(caught.value, OutcomeUnknownError)
+
+
+async def test_a_replica_is_no_place_to_append_to(full_redis: str, keys: Keys) -> None:
+    async with Redis.from_url(full_redis) as client:
+        await client.replicaof("127.0.0.1", 1)
+        with pytest.raises(EmitError, match="read only replica"):
+            await emit(client, "a", "op", "x", {}, keys=keys)
+
+
+@pytest.mark.parametrize("wrong", ["text", b"\xff", "9" * 5_000, "²", "8.0"])
+@pytest.mark.parametrize("decode_responses", [True, False])
+async def test_a_number_of_partitions_that_is_none_is_named(
+    servers: RunningServers, redis: Redis, keys: Keys, wrong: str | bytes, decode_responses: bool
+) -> None:
+    await redis.set(keys.feed_partitions, wrong)
+    async with Redis.from_url(servers.redis_url, decode_responses=decode_responses) as client:
+        with pytest.raises(FeedPartitionsError, match=f"Key {keys.feed_partitions} holds no number"):
+            await emit(client, "a", "", "x", {}, keys=keys)
+
+
+async def test_a_key_for_the_number_of_partitions_that_is_of_another_type_is_named(
+    redis: Redis, keys: Keys
+) -> None:
+    await redis.lpush(keys.feed_partitions, "8")
+    with pytest.raises(FeedPartitionsError, match=f"Key {keys.feed_partitions} holds no number"):
+        await emit(redis, "a", "", "x", {}, keys=keys)
+    assert await log_of(redis, keys, "a") == []
 
 
 async def test_a_producer_without_the_right_to_transactions_appends_all_the_same(

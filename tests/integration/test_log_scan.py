@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.logs import append, logs_of
 from worker import Keys
-from worker.log import Log
+from worker.log import NO_STREAM, Log
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis
     streams = ["missing", "a", "text", "emptied", "a"]
     logs = logs_of(client, keys)
     assert await logs.first_ids(streams) == [None, "1-0", None, None, "1-0"]
-    assert await logs.last_ids(streams) == [None, "3-0", None, None, "3-0"]
+    assert await logs.last_ids(streams) == [None, "3-0", NO_STREAM, None, "3-0"]
 
 
 async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(client: Redis, keys: Keys) -> None:
@@ -42,15 +42,15 @@ async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(clien
 # Scanning.
 
 
-async def scan_all(logs: Log) -> tuple[list[str], int]:
-    """All streams, each once, and how many keys were unusable."""
-    cursor, found, unusable = await logs.scan(0, 10)
-    streams = set(found)
-    while cursor:
-        cursor, found, more = await logs.scan(cursor, 10)
+async def scan_all(logs: Log) -> tuple[list[str], list[bytes]]:
+    """All streams, and all keys that spell none, each once."""
+    streams, misnamed = set[str](), set[bytes]()
+    cursor = None
+    while cursor != 0:
+        cursor, found, others = await logs.scan(cursor or 0, 10)
         streams.update(found)
-        unusable += more
-    return sorted(streams), unusable
+        misnamed.update(others)
+    return sorted(streams), sorted(misnamed)
 
 
 async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, keys: Keys) -> None:
@@ -60,7 +60,7 @@ async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, keys: Keys
     await client.set(keys.log("text"), "x")
     await client.xadd(f"{keys.prefix}strea:other", {"a": "b"})
     await client.xadd(keys.feed(0), {"a": "b"})
-    assert await scan_all(logs_of(client, keys)) == (streams, 0)
+    assert await scan_all(logs_of(client, keys)) == (sorted([*streams, "text"]), [])
 
 
 @pytest.mark.parametrize("glob", ["*", "?", "[a-z]", "[^a]", "a\\", "\\*", "]", "^"])
@@ -69,11 +69,13 @@ async def test_a_prefix_is_no_pattern(client: Redis, keys_prefix: str, glob: str
     await append(client, keys, "mine", "delta")
     await append(client, others, "theirs", "delta")
     await append(client, Keys(f"{keys_prefix}x"), "theirs", "delta")
-    assert await scan_all(logs_of(client, keys)) == (["mine"], 0)
+    assert await scan_all(logs_of(client, keys)) == (["mine"], [])
 
 
-async def test_names_that_are_no_stream_ids_are_counted(client: Redis, keys: Keys) -> None:
+async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, keys: Keys) -> None:
     await append(client, keys, "a", "delta")
-    for name in (b"\xff", b"a\0b", b"x" * 513):
-        await client.xadd(keys.log_prefix.encode() + name, {"a": "b"})
-    assert await scan_all(logs_of(client, keys)) == (["a"], 3)
+    names = [keys.log_prefix.encode() + name for name in (b"a\0b", b"x" * 513, b"\xff")]
+    for name in names[1:]:
+        await client.xadd(name, {"a": "b"})
+    await client.set(names[0], "text")
+    assert await scan_all(logs_of(client, keys)) == (["a"], names)

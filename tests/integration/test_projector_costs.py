@@ -26,7 +26,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The payloads that are decoded meanwhile."""
     payloads: list[bytes] = []
 
-    def note(raw: bytes, max_bytes: int) -> dict[str, Any]:
+    def note(raw: bytes, max_bytes: int) -> tuple[dict[str, Any], int]:
         payloads.append(raw)
         return decode_object(raw, max_bytes)
 

@@ -9,15 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import events
-from worker.events import Event, EventId, UndecodableEvent, field, parse_entry, parse_stream_id
+from worker.events import (
+    UNPROJECTED,
+    UNTYPED,
+    Event,
+    EventId,
+    EventTypes,
+    OtherEntry,
+    UndecodableEvent,
+    field,
+    parse_entry,
+    parse_stream_id,
+)
 
 HIGHEST = 2**64 - 1
-TYPES = {b"user_message": "user_message", b"caf\xc3\xa9": "café"}
+TYPES = EventTypes({"user_message", "café"})
 
 parts = st.integers(0, HIGHEST)
 
 
-def parsed(*fields: bytes, raw_id: bytes = b"5-1") -> Event | UndecodableEvent | None:
+def parsed(*fields: bytes, raw_id: bytes = b"5-1") -> Event | UndecodableEvent | OtherEntry:
     return parse_entry(raw_id, fields, TYPES, 1000)
 
 
@@ -100,20 +111,36 @@ def test_types_are_compared_as_bytes() -> None:
     assert event == Event(EventId(5, 1), "café", {}, "")
 
 
-@pytest.mark.parametrize("event_type", [b"other", b"", b"\xff", b"USER_MESSAGE", b"user_message "])
+@pytest.mark.parametrize("event_type", [b"other", b"", b"USER_MESSAGE", b"user_message ", b"x" * 10_000])
 def test_an_entry_of_any_other_type_is_no_event(event_type: bytes) -> None:
-    assert parsed(b"op", b"", b"type", event_type, b"data", b"{}") is None
+    for _ in range(2):
+        assert parsed(b"op", b"", b"type", event_type, b"data", b"{}") is UNPROJECTED
+
+
+@pytest.mark.parametrize("event_type", [b"\xff", b"user_message\xff", b"\xed\xa0\x80"])
+def test_an_entry_whose_type_is_no_text_has_none(event_type: bytes) -> None:
+    for _ in range(2):
+        assert parsed(b"op", b"", b"type", event_type, b"data", b"{}") is UNTYPED
 
 
 def test_an_entry_without_a_type_is_no_event() -> None:
-    assert parsed(b"op", b"", b"data", b"{}") is None
-    assert parsed() is None
+    assert parsed(b"op", b"", b"data", b"{}") is UNTYPED
+    assert parsed() is UNTYPED
+
+
+def test_only_so_many_types_are_remembered() -> None:
+    types = EventTypes({"user_message"})
+    for number in range(2_000):
+        assert types[b"%d" % number] is UNPROJECTED
+        assert types[b"\xff%d" % number] is UNTYPED
+    assert len(types) == 1_000
+    assert types[b"user_message"] == "user_message"
 
 
 def test_an_entry_that_is_not_projected_costs_no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "decode_object", pytest.fail)
     monkeypatch.setattr(EventId, "parse", pytest.fail)
-    assert parsed(b"op", b"", b"type", b"assistant_delta", b"data", b"{}", raw_id=b"\xff") is None
+    assert parsed(b"op", b"", b"type", b"assistant_delta", b"data", b"{}", raw_id=b"\xff") is UNPROJECTED
 
 
 def test_of_a_field_that_stands_twice_the_last_counts() -> None:
@@ -128,7 +155,7 @@ def test_of_a_type_that_stands_twice_the_last_counts_whatever_the_entry_is_like(
 ) -> None:
     by_name = field([b"op", b"", b"type", first, b"type", last], b"type")
     assert by_name == last
-    assert (parsed(b"op", b"", b"type", first, b"type", last) is None) == (last == b"other")
+    assert (parsed(b"op", b"", b"type", first, b"type", last) is UNPROJECTED) == (last == b"other")
 
 
 def test_values_are_not_taken_for_names() -> None:
@@ -160,9 +187,15 @@ def test_an_event_after_the_year_9999_can_never_be_applied() -> None:
 
 
 def test_an_operation_id_may_hold_anything() -> None:
-    event = parsed(b"op", b"a\xffb", b"type", b"user_message", b"data", b"{}")
+    event = parsed(b"op", b"a\xffb\0", b"type", b"user_message", b"data", b"{}")
     assert isinstance(event, Event)
-    assert event.operation_id == "a\ufffdb"
+    assert event.operation_id == "a\ufffdb\ufffd"
+
+
+def test_values_that_cannot_be_stored_are_counted() -> None:
+    event = parsed(b"op", b"\0", b"type", b"user_message", b"data", rb'{"a": ["\u0000", NaN], "\ud800": 1}')
+    assert isinstance(event, Event)
+    assert event.mended == 4
 
 
 # Stream ids.

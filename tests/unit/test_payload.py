@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference.wire import storable_object
-from worker.payload import MAX_DEPTH, UndecodablePayloadError, decode_object, decode_stored, encode
+from worker.payload import (
+    MAX_DEPTH,
+    UndecodablePayloadError,
+    UnreadableValueError,
+    decode_object,
+    decode_stored,
+    encode,
+)
 
 LIMIT = 16 * 1024 * 1024
 
@@ -41,7 +48,11 @@ nearly_an_object = nearly_json.map(lambda inner: b'{"a":%s}' % inner)
 
 
 def decoded(raw: bytes | str, max_bytes: int = LIMIT) -> dict[str, Any]:
-    return decode_object(raw.encode() if isinstance(raw, str) else raw, max_bytes)
+    return decode_object(raw.encode() if isinstance(raw, str) else raw, max_bytes)[0]
+
+
+def mended(raw: bytes | str) -> int:
+    return decode_object(raw.encode() if isinstance(raw, str) else raw, LIMIT)[1]
 
 
 def refusal(raw: bytes, max_bytes: int = LIMIT) -> str:
@@ -72,7 +83,7 @@ def test_what_is_written_is_read_again(value: Any) -> None:
 @given(st.one_of(st.binary(), nearly_json, nearly_an_object))
 def test_whatever_the_bytes_there_is_an_object_or_a_reason(raw: bytes) -> None:
     try:
-        result: dict[str, Any] | None = decode_object(raw, LIMIT)
+        result: dict[str, Any] | None = decoded(raw)
     except UndecodablePayloadError:
         result = None
     assert json.dumps(result) == json.dumps(storable_object(raw))
@@ -116,11 +127,18 @@ def test_what_text_cannot_hold_becomes_a_replacement_character(escaped: str, sto
         "a": [stored],
         f"k{stored}": {"b": stored},
     }
+    assert mended('{"a": ["%s"], "k%s": {"b": "%s"}}' % ((escaped,) * 3)) == 3 * ("\ufffd" in stored)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999", "1" * 400 + ".0"])
 def test_numbers_that_are_none_become_null(number: str) -> None:
     assert decoded(f'{{"a": {number}, "b": [{{"c": {number}}}]}}') == {"a": None, "b": [{"c": None}]}
+    assert mended(f'{{"a": {number}, "b": [{{"c": {number}}}]}}') == 2
+
+
+@given(storable_objects, st.booleans())
+def test_nothing_is_counted_where_nothing_is_replaced(value: dict[str, Any], ascii_only: bool) -> None:
+    assert mended(json.dumps(value, ensure_ascii=ascii_only)) == 0
 
 
 def test_numbers_too_small_to_tell_from_zero_are_zero() -> None:
@@ -154,13 +172,29 @@ def test_a_number_of_too_many_digits_is_refused() -> None:
 
 def test_the_limit_counts_bytes() -> None:
     raw = '{"a": "é"}'.encode()
-    assert decode_object(raw, len(raw)) == {"a": "é"}
+    assert decoded(raw, len(raw)) == {"a": "é"}
     assert refusal(raw, len(raw) - 1) == f"the data are {len(raw)} bytes long, more than {len(raw) - 1}"
 
 
 def test_the_reason_does_not_quote_the_data() -> None:
     for raw in (b'{"password": "secret', b"secret", b'{"a": secret}', b'{"a": "secret\xff"}', b'"secret"'):
         assert "secret" not in refusal(raw)
+
+
+# What would take too much to be read again.
+
+
+@pytest.mark.parametrize("number", [1e308, -1.5e-300])
+def test_numbers_that_postgresql_writes_out_in_full_have_a_limit(number: float) -> None:
+    few, many = [number] * 200_000, [number] * 230_000
+    assert json.loads(encode({"a": few})) == {"a": few}
+    with pytest.raises(UnreadableValueError, match="written out"):
+        encode({"a": many})
+
+
+def test_text_that_looks_like_such_numbers_has_no_such_limit() -> None:
+    text = "1e308," * 2_000_000
+    assert json.loads(encode({"a": text})) == {"a": text}
 
 
 # Depth.
@@ -171,7 +205,7 @@ def test_the_reason_does_not_quote_the_data() -> None:
 def test_up_to_500_levels_are_read(opening: bytes, closing: bytes, innermost: bytes) -> None:
     levels = MAX_DEPTH - (innermost == b"[]")
     raw = nested(levels, innermost, opening, closing)
-    value: Any = decode_object(raw, LIMIT)
+    value: Any = decoded(raw)
     assert json.dumps(decode_stored(encode(value))) == json.dumps(value)
     for _ in range(levels):
         value = next(iter(value.values())) if isinstance(value, dict) else value[0]
@@ -191,7 +225,7 @@ def test_brackets_in_text_are_no_levels() -> None:
 
 def test_many_levels_side_by_side_are_no_depth() -> None:
     raw = b'{"a": [%s {}]}' % (b"{}, [[]]," * 2000)
-    assert len(decode_object(raw, LIMIT)["a"]) == 4001
+    assert len(decoded(raw)["a"]) == 4001
 
 
 @pytest.mark.parametrize(
