@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker import EventId
-from worker.dead_letters import StoredLetter, find_letters
+from worker import EventId, Projection
+from worker.dead_letters import StoredLetter, find_letters, skip_letter
 from worker.letters import Letter, Reason, record_open, record_passed
 
 TRACEBACK = """Traceback (most recent call last):
@@ -16,9 +16,6 @@ TRACEBACK = """Traceback (most recent call last):
 ZeroDivisionError: broken"""
 
 _MAKE_DUE = "UPDATE dead_letters SET retry_at = now() WHERE state = 'open'"
-_SKIP = """
-    UPDATE dead_letters SET state = 'skipped', settled_at = now(), skipped_by = 'me'
-    WHERE stream_id = :stream AND event_id = :event"""
 
 
 async def letters(engine: AsyncEngine) -> list[dict[str, Any]]:
@@ -46,10 +43,9 @@ async def make_due(engine: AsyncEngine) -> None:
         await connection.execute(text(_MAKE_DUE))
 
 
-async def skip(engine: AsyncEngine, stream_id: str, event_id: str) -> None:
-    """What an operator's skip does to the letter."""
-    async with engine.begin() as connection:
-        await connection.execute(text(_SKIP), {"stream": stream_id, "event": event_id})
+async def skip(engine: AsyncEngine, projection: Projection, stream_id: str, event_id: str) -> None:
+    """An operator skips an event."""
+    await skip_letter(engine, projection, stream_id, EventId.parse(event_id), by="me", because="a test")
 
 
 def _letter(stream_id: str, event_id: str, *, reason: Reason, error: str) -> Letter:

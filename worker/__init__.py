@@ -35,6 +35,8 @@ The parts
 `projector`             load, read, fold, write: one batch of streams
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
+`health`, `readiness`   what is wrong at present; whether the database is as it should be
+`watchdog`              ends the process when a handler never returns
 `blocked`               streams that a handler refuses
 `waiting`               waits that end at a stop
 `service`               the loop of one projection

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from redis.asyncio import Redis
@@ -20,15 +21,16 @@ from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.health import Health
 from worker.isolation import Isolation
 from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
-from worker.migrate import check_schema
 from worker.pending import Pending
 from worker.projection import Projection
 from worker.projector import Projector
-from worker.redis_client import make_client
+from worker.readiness import check_database
+from worker.redis_client import make_client, renew
 from worker.replicas import Replicas
 from worker.retry import Perseverance
 from worker.service import Pace, Service
@@ -36,12 +38,15 @@ from worker.settings import Settings
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.sweep import Sweep
+from worker.waiting import unless, wait_for
+from worker.watchdog import watchdog
 
 log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 2.0
 _HINTS_A_READ = 1_000
 _MAX_HINTS_IN_HAND = 20_000
+_WATCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,11 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Servers]:
-    """Clients of both servers; nothing is sent before they are used."""
+async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Servers]:
+    """Clients of both servers, with connections enough for so many projections; unused, they send nothing."""
     url = parse_database_url(settings.database_url.get_secret_value())
     async with connect_redis(settings) as redis:
-        engine = make_engine(url, pool_size=3, application_name="projection-worker")
+        engine = make_engine(url, pool_size=2 * projections + 1, application_name="projection-worker")
         try:
             yield Servers(redis, engine)
         finally:
@@ -94,8 +99,13 @@ def make_service(
     projection: Projection,
     stop: asyncio.Event,
     make_leases: type[Leases] = Leases,
+    health: Health | None = None,
 ) -> Service:
-    """One projection's loop with all its parts. Nothing but wasted work depends on the leases."""
+    """One projection's loop with all its parts; what it cannot do is reported to ``health``.
+
+    Nothing but wasted work depends on the leases.
+    """
+    health = health or Health()
     redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
@@ -120,6 +130,9 @@ def make_service(
         period=sweep_period,
         stop=stop,
     )
+    persevere = Perseverance(
+        stop, health, projection=projection.name, races=projection.races, renew=partial(renew, redis)
+    )
     projector = Projector(projection, logs, store, blocked, cache)
     feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
     leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
@@ -138,6 +151,8 @@ def make_service(
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
+        persevere,
+        health,
         stop,
     )
 
@@ -149,20 +164,21 @@ async def run_worker(settings: Settings) -> int:
     """
     projections = load_projections(settings.projections)
     stop = asyncio.Event()
-    work = asyncio.create_task(_work(settings, projections, stop))
+    working = asyncio.create_task(work(settings, projections, Health(), stop))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
-            work.cancel()
+            working.cancel()
             return
         stop.set()
-        loop.call_later(settings.shutdown_seconds, work.cancel)
+        loop.call_later(settings.shutdown_seconds, working.cancel)
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal)
     try:
-        await work
+        async with watchdog(settings.stuck):
+            await working
     except asyncio.CancelledError:
         log.warning("stop_cancelled")
         return 1
@@ -181,9 +197,16 @@ def _first(group: ExceptionGroup[ProjectionWorkerError]) -> ProjectionWorkerErro
     return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
-async def _work(settings: Settings, projections: list[Projection], stop: asyncio.Event) -> None:
-    async with connect(settings) as servers:
-        if not await _servers_ready(servers, stop):
+async def work(
+    settings: Settings, projections: list[Projection], health: Health, stop: asyncio.Event
+) -> None:
+    """Reach the servers and run all projections until ``stop`` is set.
+
+    A server that is away, and a database that is not as it should be, are waited for; ``health`` tells what
+    is wrong meanwhile. Raises FeedPartitionsError, which only another setting can mend.
+    """
+    async with connect(settings, len(projections)) as servers:
+        if not await unless(stop, _reach_servers(servers, projections, health, stop)):
             return
         log.info(
             "started",
@@ -192,20 +215,39 @@ async def _work(settings: Settings, projections: list[Projection], stop: asyncio
         )
         async with asyncio.TaskGroup() as tasks:
             for projection in projections:
-                tasks.create_task(make_service(settings, servers, projection, stop).run())
+                tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
+            tasks.create_task(unless(stop, _watch_database(servers, projections, health, stop)))
 
 
-async def _servers_ready(servers: Servers, stop: asyncio.Event) -> bool:
-    """Wait for both servers, however long; False when the worker is stopped before. Raises SchemaError."""
-    persevere = Perseverance(stop)
-
-    async def schema_checked() -> bool:
-        await check_schema(servers.engine)
-        return True
+async def _reach_servers(
+    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
+) -> bool:
+    """Wait for both servers, and for a database that is as it should be; False when stopped before."""
+    persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
+    health.report("starting", "The servers have not been reached yet.")
 
     async def redis_answers() -> bool:
         return bool(await servers.redis.ping())
 
-    return bool(await persevere("connecting to Redis", redis_answers)) and bool(
-        await persevere("connecting to PostgreSQL", schema_checked)
+    async def database_is_right() -> bool:
+        await check_database(servers.engine, projections)
+        return True
+
+    reached = bool(await persevere("connecting to Redis", redis_answers)) and bool(
+        await persevere("connecting to PostgreSQL", database_is_right)
     )
+    if reached:
+        health.over("starting")
+    return reached
+
+
+async def _watch_database(
+    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
+) -> None:
+    """Notice that the database is away or was changed also while there is nothing to project.
+
+    Redis needs no such watch: reading hints notices.
+    """
+    persevere = Perseverance(stop, health)
+    while not await wait_for(stop, _WATCH_SECONDS):
+        await persevere("checking PostgreSQL", partial(check_database, servers.engine, projections))

@@ -77,7 +77,7 @@ def status(
 ) -> None:
     """Show replicas, lag, pending hints, rows and throughput.
 
-    Exits with 1 if no replica is alive.
+    Exits with 1 if no replica is alive, or one is not ready.
 
     Example: `projection-worker status --watch`
     """

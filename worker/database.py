@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.errors import SettingsError
+from worker.trouble import Trouble, classify
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -47,14 +49,18 @@ def parse_database_url(text: str) -> URL:
 
 
 def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngine:
-    """An engine whose transactions are explicitly READ COMMITTED, which the store's locking relies on."""
+    """An engine whose transactions are explicitly READ COMMITTED, which the store's locking relies on.
+
+    After any error that asks for a new connection, all connections are renewed before they are used again: a
+    session of a server that was demoted stays read-only until it ends.
+    """
     name = url.query.get("application_name", application_name)
     connect_args: dict[str, Any] = {
         "timeout": _CONNECT_TIMEOUT_SECONDS,
         "command_timeout": _COMMAND_TIMEOUT_SECONDS,
         "server_settings": {"application_name": name},
     }
-    return create_async_engine(
+    engine = create_async_engine(
         url.difference_update_query(["application_name"]),
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
@@ -62,3 +68,14 @@ def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngi
         pool_pre_ping=False,
         connect_args=connect_args,
     )
+    event.listen(engine.sync_engine, "handle_error", _renew_connections)
+    return engine
+
+
+def _renew_connections(context: ExceptionContext) -> None:
+    """Have SQLAlchemy treat the connection, and all others that are as old, as lost.
+
+    Of itself it does so for connections that are closed already.
+    """
+    if classify(context.original_exception) is Trouble.RECONNECT:
+        context.is_disconnect = True

@@ -54,6 +54,8 @@ class Isolation:
         Streams in whose company replicas have died are projected alone, event by event; after some more
         deaths the event is given up.
         """
+        if any(map(self._suspects.suspected, stream_ids)):
+            await self._suspects.refresh()  # Another replica may have cleared or convicted it meanwhile.
         suspected = [stream_id for stream_id in stream_ids if self._suspects.suspected(stream_id)]
         results: dict[str, StreamResult] = {}
         for part in self._parts([s for s in stream_ids if s not in set(suspected)]):

@@ -213,7 +213,8 @@ _RECORD_PASSED = """
 
 # The pauses: 5 s, doubled after every attempt, up to an hour; a little at random, so that streams which
 # failed together are not tried together for ever.
-_RECORD_OPEN = """
+_AS_BEFORE = "l.state = 'open' AND l.version = excluded.version"
+_RECORD_OPEN = f"""
     INSERT INTO dead_letters AS l
         (projection, version, state, stream_id, event_id, event_type, reason, error, retry_at)
     SELECT $1, $2, 'open', *, CASE WHEN $8 THEN now() + interval '5 s' * (1 + random() / 4) END
@@ -221,10 +222,10 @@ _RECORD_OPEN = """
     ON CONFLICT (projection, stream_id, event_id) DO UPDATE
     SET version = excluded.version, state = 'open', event_type = excluded.event_type,
         reason = excluded.reason, error = excluded.error, last_at = now(), settled_at = NULL,
-        attempts = CASE WHEN l.state = 'open' AND l.version = excluded.version THEN l.attempts + 1 ELSE 1 END,
+        attempts = 1 + CASE WHEN {_AS_BEFORE} THEN l.attempts ELSE 0 END,
         first_at = CASE WHEN l.state = 'open' THEN l.first_at ELSE now() END,
-        retry_at = CASE WHEN $8 THEN now() + (1 + random() / 4) * least(
-            interval '1 hour', interval '5 s' * power(2, least(l.attempts, 20))) END
+        retry_at = CASE WHEN $8 THEN now() + (1 + random() / 4) * least(interval '1 hour',
+            interval '5 s' * power(2, CASE WHEN {_AS_BEFORE} THEN least(l.attempts, 20) ELSE 0 END)) END
     WHERE l.state <> 'skipped'"""
 
 _RESOLVE = """

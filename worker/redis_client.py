@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from worker.errors import SettingsError
 
@@ -71,6 +72,16 @@ def make_client(url: str) -> Redis:
 
 def _raw(response: Any, **kwargs: Any) -> Any:
     return response
+
+
+async def renew(redis: Redis, error: BaseException) -> None:
+    """Give up connections that are still up but lead to a server that refuses, such as a master no more.
+
+    Connections in use are not touched: who uses one meets the same error soon. Never raises.
+    """
+    if isinstance(error, ResponseError):
+        with suppress(RedisError, OSError):  # What cannot even be closed is given up all the same.
+            await redis.connection_pool.disconnect(inuse_connections=False)
 
 
 class Script:

@@ -16,7 +16,10 @@ SILENT_AFTER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica's totals since it started. Times are Unix seconds by the replica's clock."""
+    """One replica's totals since it started. Times are Unix seconds by the replica's clock.
+
+    ``troubles`` are sentences that say what it cannot do at present; it is ready while there are none.
+    """
 
     consumer: str
     version: int
@@ -39,6 +42,11 @@ class ReplicaReport:
     untyped_entries_swept: int
     malformed_hints: int
     mended_values: int
+    troubles: list[str]
+
+    @property
+    def ready(self) -> bool:
+        return not self.troubles
 
     @property
     def alive(self) -> bool:

@@ -16,6 +16,7 @@ from worker.diverged import DivergedStreams
 from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.health import Health
 from worker.hint import Hint
 from worker.isolation import Isolation
 from worker.leases import Leases, Tenure
@@ -32,6 +33,7 @@ from worker.waiting import wait_for, wait_for_any
 
 log = structlog.get_logger(__name__)
 
+_WRITING = "writing rows"
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
@@ -67,7 +69,8 @@ class Service:
         self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
         pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
         blocked: BlockedStreams, diverged: DivergedStreams,
-        sweep: Sweep, replicas: Replicas, pace: Pace, stop: asyncio.Event,
+        sweep: Sweep, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
+        stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
@@ -83,9 +86,11 @@ class Service:
         self._sweep = sweep
         self._replicas = replicas
         self._pace = pace
+        self._persevere = persevere
+        self._health = health
         self._stop = stop
-        self._persevere = Perseverance(stop)
         self._setbacks: dict[str, int] = {}
+        self._refused: set[str] = set()
         self._tenure = Tenure()
         self._replicas_changed = asyncio.Event()
         self._all_done = asyncio.Event()
@@ -238,6 +243,7 @@ class Service:
     async def _note(self, results: dict[str, StreamResult]) -> None:
         """Tell those who remember streams where a pass has left them. May be repeated."""
         await self._suspects.end(results.keys())
+        self._tell_of_refusals(results)
         for stream_id, result in results.items():
             self._sweep.note(stream_id, result)
             if result.outcome is Outcome.DIVERGED:
@@ -245,6 +251,18 @@ class Service:
                 await self._diverged.add(stream_id, result.read_to)
             elif result.outcome in _FINAL:
                 await self._diverged.remove(stream_id)
+
+    def _tell_of_refusals(self, results: dict[str, StreamResult]) -> None:
+        """A table that takes no row at all is trouble until every stream that met it got on."""
+        refused = {s for s, result in results.items() if result.outcome is Outcome.REFUSED}
+        self._refused = (self._refused - results.keys()) | refused
+        if self._refused:
+            what = (
+                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table."
+            )
+            self._health.report(_WRITING, what, self._projection.name)
+        else:
+            self._health.over(_WRITING, self._projection.name)
 
     def _rest(self, stream_id: str, result: StreamResult | None) -> float:
         """How many seconds a stream that does not get on must rest before it is tried again."""
@@ -278,6 +296,7 @@ class Service:
             hints_in_hand=self._pending.hints_in_hand,
             untyped_entries_swept=self._sweep.untyped_entries,
             malformed_hints=self._feed.malformed,
+            troubles=[str(problem) for problem in self._health.problems(self._projection.name)],
             **asdict(self._projector.tally),
         )
 

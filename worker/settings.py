@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """After how long hints that another replica took and did not acknowledge are taken over."""
     shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a stop may take before what is left is cancelled."""
+    stuck_seconds: Annotated[float, Field(ge=2, le=3600)] = 30
+    """How much CPU time a handler may take without end before the process is ended."""
     cache_megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64
     """How much memory hot rows may take."""
     page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
@@ -95,6 +97,10 @@ class Settings(BaseSettings):
     @property
     def linger(self) -> timedelta:
         return timedelta(milliseconds=self.linger_ms)
+
+    @property
+    def stuck(self) -> timedelta:
+        return timedelta(seconds=self.stuck_seconds)
 
     @property
     def max_payload_bytes(self) -> int:

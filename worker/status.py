@@ -47,6 +47,11 @@ class ProjectionStatus:
     replicas: list[ReplicaReport] = field(default_factory=list)
 
     @property
+    def fine(self) -> bool:
+        """Whether a replica works on it, and none is in trouble."""
+        return bool(self.replicas) and all(replica.ready for replica in self.replicas)
+
+    @property
     def events_applied(self) -> int:
         """By the replicas that are alive, since each of them started."""
         return sum(replica.events_applied for replica in self.replicas)

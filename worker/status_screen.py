@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from worker.app import Servers, connect
 from worker.loading import load_projections
@@ -23,7 +24,7 @@ from worker.status import ProjectionStatus, take_status
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
-    """Print one look; whether every projection has a live replica."""
+    """Print one look; whether every projection has a live replica, and every replica is ready."""
     async with connect(settings) as servers:
         await check_schema(servers.engine)
         statuses = await _take(settings, servers)
@@ -31,7 +32,7 @@ async def show_status(settings: Settings, *, as_json: bool) -> bool:
         typer.echo(json.dumps([as_dict(status) for status in statuses], indent=2))
     else:
         _console().print(_view(statuses, None))
-    return all(status.replicas for status in statuses)
+    return all(status.fine for status in statuses)
 
 
 async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bool:
@@ -83,7 +84,15 @@ def _console() -> Console:
 
 
 def _view(statuses: Sequence[ProjectionStatus], before: Sequence[ProjectionStatus] | None) -> Group:
-    return Group(*(table for status in statuses for table in (_summary(status, before), _replicas(status))))
+    return Group(*(part for status in statuses for part in _parts(status, before)))
+
+
+def _parts(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None) -> Iterator[RenderableType]:
+    yield _summary(status, before)
+    yield _replicas(status)
+    for replica in status.replicas:
+        for trouble in replica.troubles:
+            yield Text(f"{replica.consumer} is not ready: {trouble}", style="red")
 
 
 def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None) -> Table:

@@ -133,6 +133,23 @@ def _database_error(error: BaseException) -> BaseException:
     return error
 
 
+_REMEDIES = {
+    "28": "Mend user and password in DATABASE_URL, or the server's access rules.",
+    "3D": "Create the database, or mend the name in DATABASE_URL.",
+    "3F": "Create the schema, or mend the search path.",
+    "42501": "Grant the worker's user SELECT, INSERT, UPDATE and DELETE on the tables.",
+    "42": "Run `projection-worker migrate`, and your own migrations for your own tables.",
+}
+
+
+def remedy(error: BaseException) -> str:
+    """What an operator should do; empty where that is nothing, or told by the error itself."""
+    state = sqlstate(error) or ""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return "Mend user and password in REDIS_URL, or the user's rights in Redis."
+    return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "")
+
+
 def describe(error: BaseException) -> str:
     """One line on an error, without statements, parameters and values: those would be payloads."""
     inner = _database_error(error)

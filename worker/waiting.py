@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def heed_cancellation() -> None:
@@ -26,6 +29,18 @@ async def wait_for(event: asyncio.Event, seconds: float | None = None) -> bool:
     except TimeoutError:
         pass
     return event.is_set()
+
+
+async def unless(event: asyncio.Event, action: Coroutine[Any, Any, T]) -> T | None:
+    """The result of ``action``; None if the event is set before it is there: the action is cancelled then."""
+    acting, waiting = asyncio.create_task(action), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({acting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return acting.result() if acting.done() else None
+    finally:
+        acting.cancel()
+        waiting.cancel()
+        await asyncio.wait({acting, waiting})
 
 
 async def wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None:

@@ -72,7 +72,7 @@ class RunningCommand:
 
 @contextmanager
 def running(*arguments: str, env: Mapping[str, str], module: str = "worker") -> Iterator[RunningCommand]:
-    """Start a command, and kill it at the end if it still runs."""
+    """Start a command, and kill it at the end if it still runs. ``module`` may be one that alters it."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],

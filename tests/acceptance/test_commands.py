@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
+from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from tests.acceptance.commands import call, running, worker_environment
 from tests.proxy import redis_proxy
+from tests.replicas import report as replica_report
 from tests.servers import RunningServers
 from tests.waiting import block_until
+from worker import Keys
 from worker.cli import app
+from worker.replicas import Replicas
 
 
 @pytest.fixture
@@ -122,6 +128,21 @@ def test_status_tells_whether_a_replica_is_alive(env: dict[str, str]) -> None:
         assert status["rows"] == 1
         assert status["name"] == "strategies"
         assert "strategies, version 1" in call("status", env=env).stdout
+
+
+async def test_status_tells_what_a_replica_cannot_do(
+    env: dict[str, str], redis: Redis, keys_prefix: str
+) -> None:
+    fine = replica_report("fine")
+    ill = replace(replica_report("ill"), troubles=["projecting, since noon: no table"])
+    replicas = Replicas(redis, Keys(keys_prefix), "strategies")
+    await replicas.report(fine)
+    assert (await asyncio.to_thread(call, "status", env=env)).returncode == 0
+    await replicas.report(ill)
+    looked = await asyncio.to_thread(call, "status", env=env)
+    assert looked.returncode == 1
+    assert "ill is not ready: projecting, since noon: no table" in looked.stdout
+    assert "fine is not ready" not in looked.stdout
 
 
 def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:

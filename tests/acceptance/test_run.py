@@ -92,11 +92,11 @@ async def test_a_signal_ends_it_with_nothing_pending(
 async def test_a_second_signal_cancels(env: dict[str, str], database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
-        async with connection.transaction():
-            # The worker cannot finish what it has in hand while somebody locks the table.
-            await connection.execute("LOCK TABLE stream_projections IN ACCESS EXCLUSIVE MODE")
-            with running("run", env=env) as worker:
-                await wait_until(lambda: "started" in worker.log, "the worker to start")
+        with running("run", env=env) as worker:
+            await wait_until(lambda: "started" in worker.log, "the worker to start")
+            async with connection.transaction():
+                # The worker cannot finish what it has in hand while somebody locks the table.
+                await connection.execute("LOCK TABLE stream_projections IN ACCESS EXCLUSIVE MODE")
                 emitted = await asyncio.to_thread(call, "emit", "x", "user_message", env=env)
                 assert emitted.returncode == 0
 
@@ -127,13 +127,19 @@ def test_servers_that_are_not_there_yet_are_waited_for(env: dict[str, str]) -> N
         assert worker.stop() == 0
 
 
-def test_an_older_schema_is_refused_with_the_command_to_run(
+def test_a_database_that_is_not_migrated_is_waited_for_with_the_command_to_run(
     env: dict[str, str], empty_database_url: str
 ) -> None:
-    refused = call("run", env={**env, "DATABASE_URL": empty_database_url})
-    assert refused.returncode == 2
-    assert "projection-worker migrate" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    unmigrated = {**env, "DATABASE_URL": empty_database_url}
+    with running("run", env=unmigrated) as worker:
+        block_until(lambda: worker.says("projection-worker migrate"), "the worker to say what to do")
+        refused = call("status", env=unmigrated)
+        assert refused.returncode == 2
+        assert "projection-worker migrate" in refused.stderr
+        assert call("migrate", env=unmigrated).returncode == 0
+        block_until(lambda: worker.says("started"), "the worker to start")
+        assert "Traceback" not in worker.log
+        assert worker.stop() == 0
 
 
 def test_another_number_of_partitions_is_refused(env: dict[str, str]) -> None:

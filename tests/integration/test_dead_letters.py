@@ -166,6 +166,21 @@ async def test_a_new_version_tries_at_once(
     assert await other.project("a") == [CAUGHT_UP]
 
 
+async def test_a_new_version_that_fails_as_well_counts_and_pauses_from_the_start(
+    client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
+) -> None:
+    await append(tallying, "fail")
+    for _ in range(3):
+        await tallying.project("a")
+        await make_due(engine)
+    newer = tallies()
+    newer.version = 2
+    assert await Replica(client, keys, engine, newer).project("a") == [BLOCKED]
+    [letter] = await letters(engine)
+    assert (letter["attempts"], letter["version"]) == (1, 2)
+    assert (letter["retry_at"] - letter["last_at"]).total_seconds() < 7
+
+
 async def test_a_zombie_that_fails_at_an_event_which_another_applied_records_nothing(
     client: Redis, keys: Keys, engine: AsyncEngine, tallying: Replica
 ) -> None:
@@ -213,7 +228,7 @@ async def test_a_thousand_failing_streams_are_recorded_in_one_transaction(tallyi
 async def test_a_skipped_event_moves_the_position_and_nothing_else(tallying: Replica) -> None:
     await append(tallying, "add", "fail", "add")
     await tallying.project("a")
-    await skip(tallying.engine, "a", "2-0")
+    await skip(tallying.engine, tallying.projection, "a", "2-0")
     assert await tallying.blocked.due(10) == ["a"], "also where the hint of the skip was lost"
     assert await tallying.project("a") == [CAUGHT_UP]
     row = await tallying.row("a")
@@ -229,7 +244,7 @@ async def test_a_skipped_event_stays_skipped_when_the_row_is_folded_anew(
 ) -> None:
     await append(tallying, "fail", "add")
     await tallying.project("a")
-    await skip(engine, "a", "1-0")
+    await skip(engine, tallying.projection, "a", "1-0")
     await tallying.project("a")
     await run(engine, "DELETE FROM tallies")
     other = Replica(client, keys, engine, mended())
@@ -332,6 +347,19 @@ async def test_after_more_deaths_the_next_event_is_given_up(replica: Replica) ->
     assert await replica.blocked.due(10) == []
     await make_due(replica.engine)
     assert await replica.project("a") == [CAUGHT_UP], "an operator has asked, and it has mended its ways"
+
+
+async def test_a_replica_that_has_not_heard_of_the_verdict_does_not_swallow_a_retry(
+    replica: Replica,
+) -> None:
+    await replica.append_many("a", "user_message")
+    await die(replica.redis, replica.keys, replica.engine, "a", times=6)
+    other = Replica(replica.redis, replica.keys, replica.engine, consumer="other")
+    for each in (replica, other):
+        await each.suspects.refresh()
+    assert await replica.project("a") == [BLOCKED]
+    await make_due(replica.engine)
+    assert await other.project("a") == [CAUGHT_UP]
 
 
 async def test_a_death_is_counted_once_whoever_finds_it(replica: Replica) -> None:

@@ -180,6 +180,17 @@ def test_after_a_kill_the_next_start_finds_the_data(data_dir: Path) -> None:
         assert listening(killed) == []
 
 
+def test_a_redis_that_still_reads_its_data_is_not_ready(data_dir: Path) -> None:
+    with embedded_servers(data_dir) as servers:
+        set_key(servers, "first")
+    [written] = [*data_dir.glob("redis/appendonly.aof"), *data_dir.glob("redis/appendonlydir/*.incr.aof")]
+    many = 300_000
+    with written.open("ab") as file:
+        file.write(b"*2\r\n$4\r\nINCR\r\n$4\r\nmany\r\n" * many)
+    with embedded_servers(data_dir) as servers, Redis.from_url(servers.redis_url) as client:
+        assert client.get("many") == str(many).encode()
+
+
 def test_after_a_kill_of_everything_a_stale_pid_file_harms_nobody(data_dir: Path) -> None:
     with embedded_servers(data_dir, durable=False) as servers:
         remember(servers, "a")

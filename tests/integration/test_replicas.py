@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
+from tests.replicas import report
 from worker import Keys
-from worker.replicas import ReplicaReport, Replicas
-
-
-def report(consumer: str, *, seconds_ago: float = 0) -> ReplicaReport:
-    numbers = {field.name: 0 for field in fields(ReplicaReport) if field.type in ("int", "float")}
-    blank = ReplicaReport(consumer=consumer, partitions=[], **numbers)
-    return replace(blank, reported_at=time.time() - seconds_ago)
+from worker.replicas import Replicas
 
 
 @pytest.fixture

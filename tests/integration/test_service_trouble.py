@@ -137,6 +137,24 @@ async def test_while_postgresql_is_away_hints_wait_and_afterwards_all_is_project
     await running.acknowledged()
 
 
+async def test_while_postgresql_is_away_the_replica_says_so(running: Serving, outage: Outage) -> None:
+    await running.emit("a", "user_message")
+
+    async def troubles() -> list[str]:
+        report = await running.report()
+        return report.troubles if report else []
+
+    async def ready() -> bool:
+        report = await running.report()
+        return report is not None and report.ready
+
+    told = await wait_until(troubles, "the replica to report trouble")
+    assert "projecting" in told[0]
+    assert "the server is away" in told[0]
+    outage.lasts = False
+    await wait_until(ready, "the replica to be ready")
+
+
 async def test_while_postgresql_is_away_hints_do_not_pile_up(running: Serving, outage: Outage) -> None:
     for number in range(30):
         await running.emit(f"s{number}", "user_message")

@@ -9,25 +9,19 @@ from typing import Any
 import asyncpg
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from worker import retry
 from worker.errors import ClaimRaceError, FeedPartitionsError
+from worker.health import Health
 from worker.retry import Perseverance
 
 SERVER_TROUBLE: list[Exception] = [
     RedisConnectionError("connection refused"),
-    RedisTimeoutError("timeout reading"),
-    ResponseError("NOGROUP No such key"),
     OperationalError("SELECT 1", {}, Exception("server closed the connection")),
-    DBAPIError("SELECT 1", {}, Exception("something else")),
-    asyncpg.TooManyConnectionsError("too many clients"),
-    asyncpg.InterfaceError("connection is closed"),
-    ConnectionRefusedError("connect call failed"),
-    TimeoutError(),
+    asyncpg.InsufficientPrivilegeError("permission denied"),
+    asyncpg.CheckViolationError("no such row"),
     ClaimRaceError("claims changed"),
 ]
 OWN_FAULTS: list[BaseException] = [
@@ -56,17 +50,25 @@ def stop() -> asyncio.Event:
     return asyncio.Event()
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that would have been made, in seconds; none is."""
-    made: list[float] = []
+class Time:
+    """A clock that only pauses move on, and those that were made, in seconds."""
 
-    async def note(stop: asyncio.Event, seconds: float) -> bool:
-        made.append(seconds)
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.pauses: list[float] = []
+
+    async def wait_for(self, stop: asyncio.Event, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        self.now += seconds
         return stop.is_set()
 
-    monkeypatch.setattr(retry, "wait_for", note)
-    return made
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    clock = Time()
+    monkeypatch.setattr(retry, "wait_for", clock.wait_for)
+    monkeypatch.setattr(retry, "monotonic", lambda: clock.now)
+    return clock
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ async def test_what_works_is_done_once(stop: asyncio.Event, told: list[Any]) -> 
     assert (action.calls, told) == (1, [])
 
 
-@pytest.mark.usefixtures("pauses")
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("error", SERVER_TROUBLE, ids=names(SERVER_TROUBLE))
 async def test_trouble_of_a_server_is_endured(stop: asyncio.Event, error: Exception) -> None:
     action = Flaky(error, error)
@@ -101,42 +103,148 @@ async def test_any_other_error_is_raised_at_once(stop: asyncio.Event, error: Bas
     assert action.calls == 1
 
 
-async def test_pauses_grow_up_to_a_few_seconds(stop: asyncio.Event, pauses: list[float]) -> None:
+async def test_pauses_grow_up_to_a_few_seconds(stop: asyncio.Event, clock: Time) -> None:
     await Perseverance(stop)("working", Flaky(*[OSError()] * 40))
-    assert len(pauses) == 40
-    assert pauses[0] <= 0.1
-    assert pauses[1] <= 0.2
-    assert max(pauses) <= 5
-    assert max(pauses[10:]) > 1  # They differ by chance, but not 30 times like this.
+    assert len(clock.pauses) == 40
+    assert 0.05 <= clock.pauses[0] <= 0.1
+    assert 0.1 <= clock.pauses[1] <= 0.2
+    assert all(2.5 <= pause <= 5 for pause in clock.pauses[10:])
+    assert len(set(clock.pauses)) > 30  # so that replicas do not come back all at once
 
 
-async def test_every_action_starts_with_short_pauses(stop: asyncio.Event, pauses: list[float]) -> None:
+async def test_a_transaction_that_was_in_the_way_is_waited_for_briefly(
+    stop: asyncio.Event, clock: Time, told: list[Any]
+) -> None:
+    await Perseverance(stop)("projecting", Flaky(*[ClaimRaceError("race")] * 3))
+    assert max(clock.pauses) < 0.1
+    assert told == []
+
+
+async def test_transactions_in_each_others_way_for_long_are_trouble(
+    stop: asyncio.Event, clock: Time, told: list[Any]
+) -> None:
+    health = Health()
+    await Perseverance(stop, health)("projecting", Flaky(*[asyncpg.LockNotAvailableError("locked")] * 20))
+    assert max(clock.pauses) > 1
+    assert [line["event"] for line in told] == ["retrying", "recovered"]
+    assert told[0]["trouble"] == "retry"
+
+
+async def test_after_it_worked_for_a_while_pauses_are_short_again(stop: asyncio.Event, clock: Time) -> None:
     persevere = Perseverance(stop)
     await persevere("working", Flaky(*[OSError()] * 10))
+    clock.now += 10
     await persevere("working", Flaky(OSError()))
-    assert pauses[-1] <= 0.1
+    assert clock.pauses[-1] <= 0.1
 
 
-@pytest.mark.usefixtures("pauses")
-async def test_one_line_tells_that_trouble_starts_and_one_that_it_is_over(
-    stop: asyncio.Event, told: list[Any]
+async def test_what_fails_again_right_after_it_worked_pauses_longer_and_longer(
+    stop: asyncio.Event, clock: Time
 ) -> None:
-    await Perseverance(stop)("reading hints", Flaky(OSError("no route"), OSError("no route"), OSError("x")))
+    persevere = Perseverance(stop)
+    for _ in range(20):
+        await persevere("working", Flaky(OSError()))
+        clock.now += 0.01
+    assert clock.pauses[-1] >= 2.5
+
+
+async def test_one_line_tells_that_trouble_starts_and_one_that_it_is_over(
+    stop: asyncio.Event, clock: Time, told: list[Any]
+) -> None:
+    action = Flaky(OSError("no route"), OSError("no route"), OSError("x"))
+    await Perseverance(stop, projection="tallies")("reading hints", action)
     assert told == [
         {
             "event": "retrying",
             "log_level": "warning",
             "doing": "reading hints",
+            "projection": "tallies",
+            "trouble": "reconnect",
             "error": "OSError: no route",
+            "failures": 1,
+            "seconds": 0.0,
         },
-        {"event": "recovered", "log_level": "info", "doing": "reading hints", "attempts": 4},
+        {
+            "event": "recovered",
+            "log_level": "info",
+            "doing": "reading hints",
+            "projection": "tallies",
+            "attempts": 4,
+            "seconds": round(sum(clock.pauses), 1),
+        },
     ]
 
 
-@pytest.mark.usefixtures("pauses")
-async def test_a_race_between_claims_is_no_trouble(stop: asyncio.Event, told: list[Any]) -> None:
-    await Perseverance(stop)("projecting", Flaky(ClaimRaceError("race")))
-    assert [line for line in told if line["log_level"] == "warning"] == []
+async def test_lasting_trouble_is_told_once_a_minute(
+    stop: asyncio.Event, clock: Time, told: list[Any]
+) -> None:
+    await Perseverance(stop)("working", Flaky(*[OSError()] * 200))
+    minutes = sum(clock.pauses) / 60
+    assert minutes > 8
+    assert minutes - 2 < len(told) < minutes + 3
+    assert told[5]["failures"] > told[4]["failures"] > 50
+    assert told[-1]["event"] == "recovered"
+
+
+async def test_trouble_that_comes_and_goes_is_told_twice_a_minute(
+    stop: asyncio.Event, clock: Time, told: list[Any]
+) -> None:
+    persevere, began = Perseverance(stop), clock.now
+    for _ in range(300):
+        await persevere("working", Flaky(OSError()))
+        clock.now += 0.01
+    assert len(told) <= 2 * (2 * (clock.now - began) / 60 + 1)
+    assert [line["event"] for line in told] == ["retrying", "recovered"] * (len(told) // 2)
+
+
+async def test_different_actions_are_told_apart(stop: asyncio.Event, clock: Time, told: list[Any]) -> None:
+    persevere = Perseverance(stop)
+    await persevere("reading", Flaky(*[OSError()] * 10))
+    await persevere("writing", Flaky(OSError()))
+    assert clock.pauses[-1] <= 0.1
+    assert [line["doing"] for line in told] == ["reading", "reading", "writing", "writing"]
+
+
+@pytest.mark.usefixtures("clock")
+async def test_what_an_operator_must_do_is_told(stop: asyncio.Event, told: list[Any]) -> None:
+    await Perseverance(stop)("projecting", Flaky(asyncpg.InvalidPasswordError("wrong password")))
+    assert "Mend user and password in DATABASE_URL" in told[0]["error"]
+
+
+@pytest.mark.usefixtures("clock")
+async def test_what_fails_is_a_problem_until_it_works(stop: asyncio.Event) -> None:
+    health, seen = Health(), list[str]()
+    persevere = Perseverance(stop, health, projection="tallies")
+    action = Flaky(OSError("no route"), OSError("no way"))
+
+    async def look() -> str:
+        seen.extend(problem.what for problem in health.problems())
+        return await action()
+
+    await persevere("working", look)
+    assert seen == ["OSError: no route", "OSError: no way"]
+    assert health.ready
+
+
+@pytest.mark.usefixtures("clock")
+async def test_only_an_error_of_the_connection_asks_for_a_new_one(stop: asyncio.Event) -> None:
+    renewed: list[BaseException] = []
+
+    async def renew(error: BaseException) -> None:
+        renewed.append(error)
+
+    lost = OSError("connection lost")
+    action = Flaky(lost, asyncpg.DeadlockDetectedError("deadlock"), asyncpg.UndefinedTableError("no table"))
+    await Perseverance(stop, renew=renew)("working", action)
+    assert renewed == [lost]
+
+
+@pytest.mark.usefixtures("clock")
+async def test_a_constraint_that_is_a_race_is_retried_at_once(stop: asyncio.Event, told: list[Any]) -> None:
+    error = asyncpg.UniqueViolationError("taken")
+    error.constraint_name = "ix"
+    await Perseverance(stop, races={"ix"})("projecting", Flaky(error))
+    assert told == []
 
 
 async def test_at_a_stop_an_action_that_fails_is_given_up(stop: asyncio.Event, told: list[Any]) -> None:

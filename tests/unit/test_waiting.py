@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from worker.waiting import heed_cancellation, wait_for
+from worker.waiting import heed_cancellation, unless, wait_for
 
 
 async def test_a_wait_says_whether_the_event_was_set() -> None:
@@ -40,3 +40,36 @@ async def test_a_cancellation_that_somebody_swallowed_is_heeded_at_the_next_wait
 
 async def test_who_was_not_cancelled_goes_on() -> None:
     heed_cancellation()
+
+
+async def test_what_is_done_before_the_event_is_set_gives_its_result() -> None:
+    async def act() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    assert await unless(asyncio.Event(), act()) == "done"
+
+
+async def test_what_is_not_done_when_the_event_is_set_is_cancelled() -> None:
+    event, cancelled = asyncio.Event(), list[str]()
+
+    async def act() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("yes")
+            raise
+        return "done"
+
+    asyncio.get_running_loop().call_later(0.001, event.set)
+    async with asyncio.timeout(5):
+        assert await unless(event, act()) is None
+    assert cancelled == ["yes"]
+
+
+async def test_an_error_of_what_is_done_is_raised() -> None:
+    async def act() -> str:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await unless(asyncio.Event(), act())

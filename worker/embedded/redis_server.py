@@ -93,7 +93,8 @@ def _answers(port: int, password: str, pid: int) -> bool:
         retry=Retry(NoBackoff(), 0),
     )
     try:
-        return bool(client.info("server")["process_id"] == pid)
+        answer = client.info()  # It is given while the file is being read, too.
+        return bool(answer["process_id"] == pid and not answer["loading"])
     except (redis.RedisError, OSError):
         return False
     finally:

@@ -1,0 +1,51 @@
+"""What is wrong with a worker at present."""
+
+from __future__ import annotations
+
+from worker.health import Health
+
+
+def test_a_worker_without_problems_is_ready() -> None:
+    assert Health().ready
+
+
+def test_a_worker_is_not_ready_until_its_last_problem_is_over() -> None:
+    health = Health()
+    health.report("reading hints", "no route")
+    health.report("projecting", "no table")
+    health.over("reading hints")
+    assert not health.ready
+    health.over("projecting")
+    assert health.ready
+
+
+def test_a_problem_that_goes_on_keeps_its_beginning_and_gets_the_newer_reason() -> None:
+    health = Health()
+    health.report("projecting", "no route")
+    (first,) = health.problems()
+    health.report("projecting", "no table")
+    (second,) = health.problems()
+    assert (second.since, second.what) == (first.since, "no table")
+
+
+def test_what_was_no_problem_is_over_all_the_same() -> None:
+    health = Health()
+    health.over("projecting")
+    assert health.ready
+
+
+def test_projections_have_problems_of_their_own_and_share_those_of_the_worker() -> None:
+    health = Health()
+    health.report("checking PostgreSQL", "no route")
+    health.report("projecting", "no table", "a")
+    health.report("projecting", "no right", "b")
+    health.over("projecting", "b")
+    assert [problem.what for problem in health.problems("a")] == ["no route", "no table"]
+    assert [problem.what for problem in health.problems("b")] == ["no route"]
+
+
+def test_a_problem_is_a_sentence() -> None:
+    health = Health()
+    health.report("projecting", "no table")
+    (problem,) = health.problems()
+    assert str(problem) == f"projecting, since {problem.since:%Y-%m-%d %H:%M:%S} UTC: no table"
