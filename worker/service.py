@@ -99,7 +99,8 @@ class Service:
 
     async def run(self) -> None:
         """Work until ``stop`` is set, then finish what is in hand and hand over."""
-        if not await self._persevere("joining the group", self._join):
+        await self._persevere("joining the group", self._arrive)
+        if not self._joined:
             return
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hold_leases())
@@ -114,13 +115,16 @@ class Service:
             self._all_done.set()
         await self._hand_over()
 
-    async def _join(self) -> bool:
+    async def _arrive(self) -> None:
+        """Join for the first time. Whoever had this replica's name before, and died at work, is no more."""
+        await self._suspects.bury([self._consumer])
+        await self._join()
+
+    async def _join(self) -> None:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
         await self._feed.join()
-        await self._suspects.bury([self._consumer])  # Who had this name before is no more.
         await self._tick()
         self._joined = True
-        return True
 
     async def _hold_leases(self) -> None:
         """Hold a fair share of the partitions until the stop, and be alive for the others to the end."""
