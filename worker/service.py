@@ -258,15 +258,19 @@ class Service:
 
     def _tell_of_refusals(self, results: dict[str, StreamResult]) -> None:
         """A table that takes no row at all is trouble until every stream that met it got on."""
-        refused = {s for s, result in results.items() if result.outcome is Outcome.REFUSED}
-        self._refused = (self._refused - results.keys()) | refused
+        before, refused = self._refused, {s for s, r in results.items() if r.outcome is Outcome.REFUSED}
+        self._refused = (before - results.keys()) | refused
         if self._refused:
             what = (
-                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table."
+                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table. "
+                f"{self._isolation.refused_by_table}"
             )
             self._health.report(_WRITING, what, self._projection.name)
-        else:
+            if not before:
+                log.error("table_refuses_rows", error=self._isolation.refused_by_table)
+        elif before:
             self._health.over(_WRITING, self._projection.name)
+            log.info("table_takes_rows_again")
 
     def _rest(self, stream_id: str, result: StreamResult | None) -> float:
         """How many seconds a stream that does not get on must rest before it is tried again."""
