@@ -84,21 +84,16 @@ class Working:
 
 @asynccontextmanager
 async def working(
-    redis: Redis, redis_url: str, worker_database_url: str, database_url: str, keys: Keys
+    redis: Redis, redis_url: str, worker_database_url: str, database_url: str, keys: Keys, **settings: Any
 ) -> AsyncIterator[Working]:
     """Start a worker, ready or not; at the end it is stopped and must have ended without an error.
 
     Tests look into the database with a URL of their own, that of a user whom no fault concerns.
     """
-    settings = Settings(
-        redis_url=redis_url,
-        database_url=worker_database_url,
-        key_prefix=keys.prefix,
-        sweep_seconds=3600,
-        linger_ms=0,
-    )
+    chosen = {"key_prefix": keys.prefix, "sweep_seconds": 3600, "linger_ms": 0, **settings}
+    read = Settings(redis_url=redis_url, database_url=worker_database_url, **chosen)
     stop, health = asyncio.Event(), Health()
-    running = asyncio.create_task(work(settings, [strategies], health, stop))
+    running = asyncio.create_task(work(read, [strategies], health, stop))
     under_way = Working(redis, database_url, keys, health)
     try:
         await wait_until(lambda: not health.ready or running.done(), "the worker to start")

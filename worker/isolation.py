@@ -47,6 +47,7 @@ class Isolation:
         self._logs = logs
         self._races = races
         self._at_once = _WITHOUT_LIMIT
+        self.refused_by_table = ""
 
     async def project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands.
@@ -111,7 +112,7 @@ class Isolation:
         except DBAPIError as also:
             if classify(also, self._races) is not Trouble.POISON:
                 raise
-            log.error("table_refuses_rows", stream=stream_id, error=describe(also))
+            self.refused_by_table = describe(also)
             return StreamResult(Outcome.REFUSED)
         log.error("row_refused", stream=stream_id, error=describe(error))
         return await self._stop(stream_id, Reason.ROW_REFUSED, describe(error), retried=True)

@@ -85,6 +85,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a log begins.
+
+    ``first_id`` is its first entry, None where there is no log, or an empty one. ``whole`` says that nothing
+    was ever removed from it; False where something was, or where the server cannot tell (before Redis 7.0).
+    """
+
+    first_id: str | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What `Log.find_projected` says of one log.
 
@@ -198,11 +210,19 @@ class Log:
         [reply] = await pipelined(self._redis, [command])
         return None if _is_no_stream(reply) or not reply else reply[0][1]
 
-    async def first_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
-        """The id of each log's first entry; None where there is no log, or an empty one."""
-        commands = [("XRANGE", self.keys.log(s), "-", "+", "COUNT", 1) for s in stream_ids]
-        replies = await pipelined(self._redis, commands)
-        return [None if _is_no_stream(reply) or not reply else reply[0][0].decode() for reply in replies]
+    async def beginnings(self, stream_ids: Sequence[str]) -> list[Beginning]:
+        """How each log begins."""
+        names = [self.keys.log(stream_id) for stream_id in stream_ids]
+        firsts = await pipelined(self._redis, [("XRANGE", name, "-", "+", "COUNT", 1) for name in names])
+        infos = await pipelined(self._redis, [("XINFO STREAM", name) for name in names])
+        return [
+            Beginning(
+                first_id=None if _is_no_stream(first) or not first else first[0][0].decode(),
+                # Redis counts from 7.0 on.
+                whole=not refused(info) and info.get("entries-added") == info["length"],
+            )
+            for first, info in zip(firsts, infos, strict=True)
+        ]
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 import structlog
 
@@ -24,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
 _WRITE_BYTES = 16 * 1024 * 1024
+_LONGEST_WITHOUT_TURN_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,11 @@ class Projector:
         pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in moving])
         reach(Point.LOGS_READ)
         astray: dict[str, Page] = {}
+        turned_at = monotonic()
         for stream_id, whole in zip(moving, pages, strict=True):
+            if monotonic() - turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
+                await asyncio.sleep(0)  # Slow handlers must not keep the loop from turning for a whole batch.
+                turned_at = monotonic()
             page = whole.up_to_first_event() if one_event else whole
             if self._begins_right(stream_id, known[stream_id], page, batch):
                 self._fold(stream_id, known[stream_id], page, batch)
@@ -144,9 +151,13 @@ class Projector:
     async def _examine_astray(
         self, astray: dict[str, Page], known: dict[str, KnownStream], batch: _Batch
     ) -> None:
-        """Decide for logs that do not hold the entry to start from: trimmed, or diverged?"""
-        firsts = await self._logs.first_ids(list(astray))
-        for (stream_id, page), first_id in zip(astray.items(), firsts, strict=True):
+        """Decide for logs that do not hold the entry to start from: trimmed, or diverged?
+
+        A log that starts after the position has been trimmed, unless nothing was ever removed from it: then
+        it was lost and begun anew.
+        """
+        beginnings = await self._logs.beginnings(list(astray))
+        for (stream_id, page), beginning in zip(astray.items(), beginnings, strict=True):
             row = known[stream_id].row
             if known[stream_id].read_to is not None or row is None:
                 # The log changed since it was read; the row may have changed too.
@@ -154,7 +165,9 @@ class Projector:
                 continue
             position = row.stamp.last_event_id
             assert position is not None
-            if first_id is not None and EventId.parse(first_id) > EventId.parse(position):
+            first_id = beginning.first_id
+            starts_later = first_id is not None and EventId.parse(first_id) > EventId.parse(position)
+            if starts_later and not beginning.whole:
                 log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
                 self._fold(stream_id, known[stream_id], page, batch)
             else:

@@ -99,7 +99,8 @@ class Service:
 
     async def run(self) -> None:
         """Work until ``stop`` is set, then finish what is in hand and hand over."""
-        if not await self._persevere("joining the group", self._join):
+        await self._persevere("joining the group", self._arrive)
+        if not self._joined:
             return
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hold_leases())
@@ -114,13 +115,16 @@ class Service:
             self._all_done.set()
         await self._hand_over()
 
-    async def _join(self) -> bool:
+    async def _arrive(self) -> None:
+        """Join for the first time. Whoever had this replica's name before, and died at work, is no more."""
+        await self._suspects.bury([self._consumer])
+        await self._join()
+
+    async def _join(self) -> None:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
         await self._feed.join()
-        await self._suspects.bury([self._consumer])  # Who had this name before is no more.
         await self._tick()
         self._joined = True
-        return True
 
     async def _hold_leases(self) -> None:
         """Hold a fair share of the partitions until the stop, and be alive for the others to the end."""
@@ -254,15 +258,19 @@ class Service:
 
     def _tell_of_refusals(self, results: dict[str, StreamResult]) -> None:
         """A table that takes no row at all is trouble until every stream that met it got on."""
-        refused = {s for s, result in results.items() if result.outcome is Outcome.REFUSED}
-        self._refused = (self._refused - results.keys()) | refused
+        before, refused = self._refused, {s for s, r in results.items() if r.outcome is Outcome.REFUSED}
+        self._refused = (before - results.keys()) | refused
         if self._refused:
             what = (
-                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table."
+                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table. "
+                f"{self._isolation.refused_by_table}"
             )
             self._health.report(_WRITING, what, self._projection.name)
-        else:
+            if not before:
+                log.error("table_refuses_rows", error=self._isolation.refused_by_table)
+        elif before:
             self._health.over(_WRITING, self._projection.name)
+            log.info("table_takes_rows_again")
 
     def _rest(self, stream_id: str, result: StreamResult | None) -> float:
         """How many seconds a stream that does not get on must rest before it is tried again."""

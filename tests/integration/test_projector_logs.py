@@ -71,6 +71,18 @@ async def test_a_log_that_has_lost_its_tail_leaves_the_row_as_it_is(
     assert {"INSERT", "UPDATE"}.isdisjoint(sent)
 
 
+async def test_a_log_that_was_lost_and_begun_anew_is_told_from_a_trimmed_one_where_redis_counts(
+    replica: Replica, told: list[Any]
+) -> None:
+    row = await projected(replica, "user_message", "user_message")
+    await replica.redis.delete(replica.keys.log("a"))
+    await replica.append("a", "user_message", at="9-0")
+    counts = "entries-added" in await replica.redis.xinfo_stream(replica.keys.log("a"))
+    assert await settle(replica, "a") is (DIVERGED if counts else CAUGHT_UP)
+    assert (await replica.row("a") == row) is counts
+    assert ("log_trimmed" in [line["event"] for line in told]) is not counts
+
+
 async def test_a_log_that_is_gone_leaves_the_row_as_it_is(replica: Replica) -> None:
     row = await projected(replica, "user_message")
     await replica.redis.delete(replica.keys.log("a"))
