@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from tests.logs import log_of
 from tests.proxy import redis_proxy
@@ -63,6 +64,14 @@ def go_on(server: RedisServer) -> None:
     os.kill(server.process.popen.pid, signal.SIGCONT)
 
 
+async def answers(client: Redis) -> bool:
+    """Whether the server answers a client so short of patience."""
+    try:
+        return bool(await client.ping())
+    except RedisError:
+        return False
+
+
 async def settled(client: Redis, unknown: OutcomeUnknownError) -> str:
     """Settle it as soon as the server lets us."""
     async with asyncio.timeout(10):
@@ -85,6 +94,7 @@ async def test_a_stalled_server_gets_one_entry_whenever_it_goes_on(
             stream_id = f"s{number}"
             # Some fit into the server's buffers, some into the kernel's on our side, some into neither.
             data = {"padding": "x" * rng.choice([0, 100, 200_000, 3_000_000, 9_000_000])}
+            await wait_until(partial(answers, client), "a connection to be sent over")
             stall(server)
             with pytest.raises(OutcomeUnknownError) as caught:
                 await emit(client, stream_id, "op", "user_message", data, keys=KEYS)
