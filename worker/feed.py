@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -20,6 +21,9 @@ from worker.redis_client import READ_BLOCK, Script, pairs, pipelined, refused
 from worker.waiting import wait_for
 
 log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_SECONDS = 5.0
+_TELL_AGAIN_SECONDS = 60.0
 
 # XGROUP DELCONSUMER throws pending entries away, so the check stands in the same script: a consumer that
 # counts as dead may only be frozen, and read on between the two.
@@ -60,15 +64,20 @@ class Feed:
         self.names = [keys.feed(partition) for partition in range(keys.partitions)]
         self._partitions = {name.encode(): partition for partition, name in enumerate(self.names)}
         self.held = list(range(keys.partitions))
+        self._holds = frozenset(self.held)
         self._holds_some = asyncio.Event()
         self._holds_some.set()
         # Where to go on in this consumer's own pending entries; None once they have all been read.
         self._own_pending_after: dict[int, bytes] | None = None
+        self._wrong: frozenset[int] = frozenset()
+        self._look_again_at = 0.0
         self.malformed = 0
+        self._tell_malformed_at = 0.0
 
     def hold(self, partitions: Collection[int]) -> None:
         """Read these partitions from now on. Hints of others that are in hand may still be acknowledged."""
-        self.held = sorted(partitions)
+        self._holds = frozenset(partitions)
+        self.held = sorted(self._holds - self._wrong)
         if self.held:
             self._holds_some.set()
         else:
@@ -76,34 +85,56 @@ class Feed:
 
     def reads(self, stream_id: str) -> bool:
         """Whether this replica holds the partition of a stream's hints."""
-        return self._keys.partition(stream_id) in self.held
+        return self._keys.partition(stream_id) in self._holds
 
     async def join(self) -> None:
         """Agree on the number of partitions; make the group, from the start of the feed, where it is missing.
 
-        May be called again at any time. Own pending entries are read first afterwards. Raises
-        FeedPartitionsError when the deployment uses another number of partitions.
+        May be called again at any time. Own pending entries are read first afterwards. A partition whose key
+        holds something else is left out and looked at again now and then; sweeps find what it cannot tell.
+        Raises FeedPartitionsError when the deployment uses another number of partitions.
         """
-        await self._redis.setnx(self._keys.feed_partitions, self._keys.partitions)
-        stored = await self._redis.get(self._keys.feed_partitions) or self._keys.partitions
+        await self._agree()
+        wrong: set[int] = set()
+        commands = [("XGROUP", "CREATE", name, self.group, "0", "MKSTREAM") for name in self.names]
+        for partition, reply in enumerate(await pipelined(self._redis, commands)):
+            if not refused(reply):
+                self.hints_lost()  # There was no group: what it had not read yet may have been dropped.
+            elif _is_wrong_type(reply):
+                wrong.add(partition)
+            elif not str(reply).startswith("BUSYGROUP"):
+                raise reply
+        self._leave_out(frozenset(wrong))
+        self.read_own_pending_next()
+
+    async def _agree(self) -> None:
+        """Agree with the deployment on the number of partitions."""
+        name = self._keys.feed_partitions
+        await self._redis.setnx(name, self._keys.partitions)
         try:
-            agreed = int(stored)
+            agreed = int(await self._redis.get(name) or self._keys.partitions)
         except ValueError:
             raise FeedPartitionsError(
-                f"Key {self._keys.feed_partitions} holds no number: set it to that of the deployment."
+                f"Key {name} holds no number: set it to that of the deployment."
             ) from None
+        except ResponseError as error:
+            if not _is_wrong_type(error):
+                raise
+            raise ResponseError(f"WRONGTYPE Key {name} holds no number: delete it.") from error
         if agreed != self._keys.partitions:
             raise FeedPartitionsError(
                 f"The deployment reads {agreed} feed partitions, this worker is set to "
                 f"{self._keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
             )
-        commands = [("XGROUP", "CREATE", name, self.group, "0", "MKSTREAM") for name in self.names]
-        for reply in await pipelined(self._redis, commands):
-            if not refused(reply):
-                self.hints_lost()  # There was no group: what it had not read yet may have been dropped.
-            elif not str(reply).startswith("BUSYGROUP"):
-                raise reply
-        self.read_own_pending_next()
+
+    def _leave_out(self, wrong: frozenset[int]) -> None:
+        """Read all partitions held but these, whose keys are no streams."""
+        for partition in sorted(wrong - self._wrong):
+            log.error("feed_key_unusable", key=self.names[partition], remedy="it is no stream: delete it")
+            self.hints_lost()
+        self._wrong = wrong
+        self._look_again_at = monotonic() + _LOOK_AGAIN_SECONDS
+        self.hold(self._holds)
 
     async def read(self, count: int, block: timedelta = READ_BLOCK) -> list[Hint]:
         """Up to ``count`` hints of each partition held; waits up to ``block`` for the first.
@@ -112,6 +143,8 @@ class Feed:
         partition now: whatever was in a reply that got lost is among them, and so are hints still in hand,
         which does no harm. After any error call `join`, then read again.
         """
+        if self._wrong and monotonic() >= self._look_again_at:
+            await self.join()
         if self._own_pending_after is not None:
             return await self._read_own_pending(count)
         held = [self.names[partition] for partition in self.held]
@@ -157,17 +190,26 @@ class Feed:
                 hint_type = (field(fields, b"type") or b"").decode("utf-8", "replace")
                 hints.append(Hint(partition, raw_id, stream_id, hint_type))
                 continue
-            self.malformed += 1
-            log.warning("hint_malformed", partition=partition, hint=raw_id.decode(), trimmed=not fields)
+            self._note_malformed(partition, raw_id)
             if not fields:
                 self.hints_lost()
             mute[partition].append(raw_id)
         await self._acknowledge_ids(mute)
         return hints
 
+    def _note_malformed(self, partition: int, raw_id: bytes) -> None:
+        """Count a hint that says nothing, and log it: the first at once, then one line a minute at most."""
+        self.malformed += 1
+        if monotonic() >= self._tell_malformed_at:
+            log.warning(
+                "hints_malformed", so_far=self.malformed, partition=partition, example=raw_id.decode()
+            )
+            self._tell_malformed_at = monotonic() + _TELL_AGAIN_SECONDS
+
     def read_own_pending_next(self) -> None:
         """Let the next reads show everything that is pending for this consumer."""
-        self._own_pending_after = dict.fromkeys(range(self._keys.partitions), b"0-0")
+        readable = set(range(self._keys.partitions)) - self._wrong
+        self._own_pending_after = dict.fromkeys(sorted(readable), b"0-0") or None
 
     async def acknowledge(self, hints: Iterable[Hint]) -> None:
         """Tell the group that these hints are done. Call it only after the commit that makes it true."""
@@ -179,7 +221,8 @@ class Feed:
     async def _acknowledge_ids(self, ids: dict[int, list[bytes]]) -> None:
         commands = [("XACK", self.names[p], self.group, *some) for p, some in ids.items() if some]
         for reply in await pipelined(self._redis, commands):
-            if refused(reply):
+            # A key that became something else took the group with it, and what was pending.
+            if refused(reply) and not _is_wrong_type(reply):
                 raise reply
 
     async def remove(self, consumer: str, partition: int) -> bool:
@@ -192,7 +235,12 @@ class Feed:
 
     async def leave(self) -> bool:
         """Remove this consumer from the group wherever nothing is pending for it; whether it is gone."""
-        return all([await self.remove(self.consumer, p) for p in range(self._keys.partitions)])
+        partitions = sorted(set(range(self._keys.partitions)) - self._wrong)
+        return all([await self.remove(self.consumer, partition) for partition in partitions])
+
+
+def _is_wrong_type(error: RedisError) -> bool:
+    return str(error).startswith("WRONGTYPE")
 
 
 def is_missing_group(error: RedisError) -> bool:

@@ -24,6 +24,7 @@ from worker.table import RowWrite, Stamp, StoredRow
 
 log = structlog.get_logger(__name__)
 
+_MAX_UNREADABLE = 10_000
 _WRITE_BYTES = 16 * 1024 * 1024
 _LONGEST_WITHOUT_TURN_SECONDS = 0.1
 
@@ -70,6 +71,7 @@ class Projector:
         self._blocked = blocked
         self._cache = cache
         self._halfway: dict[str, _Halfway] = {}
+        self._unreadable: set[str] = set()
 
     async def project_batch(
         self, stream_ids: Sequence[str], *, one_event: bool = False
@@ -128,8 +130,7 @@ class Projector:
         """Whether a page begins where it should. A result is noted for a stream that must be left alone."""
         start = _start(known)
         if page.refusal is not None:
-            self.tally.unreadable_logs += 1
-            log.warning("log_unreadable", stream=stream_id, reason=page.refusal)
+            self._note_unreadable(stream_id, page.refusal)
             batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
         elif known.row and _projected_by_other_version(known.row, self._projection.version):
             log.warning("row_of_other_version", stream=stream_id, version=known.row.stamp.version)
@@ -137,6 +138,15 @@ class Projector:
         else:
             return start is None or page.first_id == start
         return False
+
+    def _note_unreadable(self, stream_id: str, reason: str) -> None:
+        """Count a hint at a key that is no stream, and log it, but not at each of them."""
+        self.tally.unreadable_logs += 1
+        if stream_id not in self._unreadable:
+            log.warning("log_unreadable", stream=stream_id, reason=reason)
+            if len(self._unreadable) >= _MAX_UNREADABLE:
+                self._unreadable.clear()
+            self._unreadable.add(stream_id)
 
     async def _examine_astray(
         self, astray: dict[str, Page], known: dict[str, KnownStream], batch: _Batch
