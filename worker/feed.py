@@ -14,8 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import FeedPartitionsError
-from worker.events import field, parse_stream_id
-from worker.hint import Hint
+from worker.hint import Hint, parse_hint
 from worker.keys import Keys
 from worker.redis_client import READ_BLOCK, Script, pairs, pipelined, refused
 from worker.waiting import wait_for
@@ -184,11 +183,8 @@ class Feed:
         hints: list[Hint] = []
         mute: dict[int, list[bytes]] = defaultdict(list)
         for partition, raw_id, fields in entries:
-            spelled = field(fields, b"stream") if fields else None
-            stream_id = parse_stream_id(spelled) if spelled is not None else None
-            if stream_id is not None:
-                hint_type = (field(fields, b"type") or b"").decode("utf-8", "replace")
-                hints.append(Hint(partition, raw_id, stream_id, hint_type))
+            if hint := parse_hint(partition, raw_id, fields):
+                hints.append(hint)
                 continue
             self._note_malformed(partition, raw_id)
             if not fields:

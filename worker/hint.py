@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from worker.events import field, parse_stream_id
+
+_MAX_TYPE_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +22,16 @@ class Hint:
     id: bytes
     stream_id: str
     type: str
+
+
+def parse_hint(partition: int, raw_id: bytes, fields: Sequence[bytes] | None) -> Hint | None:
+    """Make a hint of an entry of the feed; None where it names no stream that can have a row.
+
+    Whatever the type is, it only tells whether there may be something to do.
+    """
+    spelled = field(fields, b"stream") if fields else None
+    stream_id = parse_stream_id(spelled) if spelled is not None else None
+    if fields is None or stream_id is None:
+        return None
+    hint_type = (field(fields, b"type") or b"")[:_MAX_TYPE_BYTES]
+    return Hint(partition, raw_id, stream_id, hint_type.decode("utf-8", "replace"))

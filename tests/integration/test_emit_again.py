@@ -16,7 +16,6 @@ from redis.asyncio.connection import AbstractConnection
 from tests.logs import hints_of, log_of
 from tests.proxy import TcpProxy, redis_proxy
 from tests.servers import RunningServers
-from tests.waiting import wait_until
 from worker import EmitError, InvalidEventError, Keys, OutcomeUnknownError, emit, emit_again
 from worker.attempt import Since
 from worker.sending import exchange
@@ -121,24 +120,6 @@ async def test_a_cancelled_call_may_be_made_again(
             await send(client, keys)
     proxy.lose = None
     assert [await send(client, keys)] == await ids(redis, keys)
-
-
-async def test_a_connection_that_is_killed_meanwhile_makes_no_second_entry(
-    servers: RunningServers, redis: Redis, proxy: TcpProxy, keys: Keys
-) -> None:
-    async with Redis.from_url(proxy.url, client_name=keys.prefix.strip(":")) as client:
-        await redis.set(keys.feed_partitions, keys.partitions)
-        await send(client, keys, "other")
-        proxy.stall(requests=False)
-        emitting = asyncio.create_task(send(client, keys))
-        await wait_until(lambda: redis.xlen(keys.log("a")), "the event")
-        [ours] = [c for c in await redis.client_list() if c["name"] == keys.prefix.strip(":")]
-        await redis.client_kill_filter(_id=ours["id"])
-        with pytest.raises(OutcomeUnknownError) as caught:
-            await emitting
-        proxy.flow()
-        event_id = await emit_again(client, caught.value)
-        assert (await ids(redis, keys))[1:] == [event_id]
 
 
 # What is the same event.

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -156,3 +157,28 @@ async def test_a_stalled_server_that_was_not_connected_to_was_sent_nothing(
     assert not isinstance(caught.value, OutcomeUnknownError)
     go_on(server)
     assert await log_of(redis, KEYS, "a") == []
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_a_server_that_puts_writes_off_gets_one_entry(
+    server: RedisServer, redis: Redis, killed: bool
+) -> None:
+    async with producer(server, seconds=5 if killed else 0.1, client_name="producer") as client:
+        await emit(client, "a", "", "user_message", {}, keys=KEYS)
+        await redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        emitting = asyncio.create_task(emit(client, "a", "op", "user_message", {}, keys=KEYS))
+        if killed:
+            paused = await wait_until(partial(clients_in_a_transaction, redis), "the transaction")
+            await redis.client_kill_filter(_id=paused[0])
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await emitting
+        settling = asyncio.create_task(settled(client, caught.value))
+        await wait_until(partial(clients_in_a_transaction, redis), "the second attempt")
+        await redis.execute_command("CLIENT", "UNPAUSE")
+        event_id = await settling
+        _, *entries = await log_of(redis, KEYS, "a")
+    assert [entry for entry, _ in entries] == [event_id]
+
+
+async def clients_in_a_transaction(redis: Redis) -> list[str]:
+    return [client["id"] for client in await redis.client_list() if int(client["multi"]) >= 0]

@@ -60,12 +60,6 @@ async def test_a_worker_with_another_number_of_partitions_is_refused(client: Red
     assert await client.exists(Keys(keys_prefix).feed(7)) == 0
 
 
-async def test_a_feed_key_of_another_type_is_an_error(client: Redis, keys: Keys) -> None:
-    await client.set(keys.feed(3), "text")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await feed_of(client, keys).join()
-
-
 async def is_blocked(client: Redis) -> bool:
     """Whether a client named like this one waits for an entry."""
     return bool((await client.info("clients"))["blocked_clients"])

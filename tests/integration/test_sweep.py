@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from tests.projecting import run, statements
 from tests.proxy import redis_proxy
@@ -154,6 +155,38 @@ async def test_a_sweep_tells_what_it_has_found(replica: SweepingReplica) -> None
     assert isinstance(stored, bytes)
     assert SweepReport.parse(stored) == report
     assert (await replica.sweep())[0].oldest_behind_ms is None
+
+
+async def test_keys_that_cannot_be_projected_are_told_when_their_number_changes(
+    replica: SweepingReplica,
+) -> None:
+    prefix = replica.keys.log_prefix.encode()
+    await replica.append_many("a", "user_message")
+    await replica.redis.set(prefix + b"text", "x")
+    with capture_logs() as lines:
+        for name in (b"\xff\nline", b"a\0b", b"x" * 10_000):
+            await replica.redis.xadd(prefix + name, {"type": "user_message", "data": "{}"})
+            for _ in range(2):
+                report, queued = await replica.sweep()
+                assert queued <= {"a"}
+        assert (report.streams, report.unusable_keys) == (1, 4)
+        for name in (b"text", b"\xff\nline", b"a\0b", b"x" * 10_000):
+            await replica.redis.delete(prefix + name)
+        await replica.sweep()
+    told = [line for line in lines if line["event"] == "keys_unusable"]
+    assert [line["keys"] for line in told] == [2, 3, 4, 0]
+    assert all(line["example"].isprintable() and len(line["example"]) < 300 for line in told[:3])
+    assert "example" not in told[3]
+
+
+async def test_entries_without_a_type_are_counted_where_nothing_else_is(replica: SweepingReplica) -> None:
+    log = replica.keys.log("a")
+    for field in (("data", "{}"), ("type", b"\xff"), ("type", "delta"), ("type", "")):
+        await replica.redis.xadd(log, dict([field]))
+    for _ in range(2):
+        _, queued = await replica.sweep()
+        assert queued == set()
+    assert replica.sweeper.untyped_entries == 2
 
 
 async def test_the_oldest_event_may_be_as_old_as_time(replica: SweepingReplica) -> None:
