@@ -1,7 +1,7 @@
-"""`projection-worker run` that is killed at a chosen point: ``python -m tests.faulty_worker POINT PASSES``.
+"""`projection-worker run` that is killed or frozen at a point of its work.
 
-It sends itself SIGKILL when it reaches the point for the so manieth time, so that nothing of its own can
-clean up.
+``python -m tests.faulty_worker SIGKILL committed 3`` sends itself the signal when it has reached the point
+for the third time, so that nothing of its own can clean up.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from worker.__main__ import main
 from worker.fault_points import Point, arm
 
 
-def run(point: Point, passes: int) -> None:
+def run(signum: signal.Signals, point: Point, passes: int) -> None:
     """Run a worker until it gets there."""
     passed = count(1)
 
-    def die() -> None:
+    def suffer() -> None:
         if next(passed) == passes:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
 
-    arm(point, die)
+    arm(point, suffer)
     sys.argv = [sys.argv[0], "run"]
     main()
 
 
 if __name__ == "__main__":
-    run(Point(sys.argv[1]), int(sys.argv[2]))
+    run(signal.Signals[sys.argv[1]], Point(sys.argv[2]), int(sys.argv[3]))

@@ -57,7 +57,7 @@ async def test_a_worker_killed_at_any_point_loses_and_doubles_nothing(
     hurry = asyncio.Event()
     producing = asyncio.create_task(producer.run(hurry))
     for passes in PASSES:
-        with running(point, str(passes), env=env, module="tests.faulty_worker") as victim:
+        with running("SIGKILL", point, str(passes), env=env, module="tests.faulty_worker") as victim:
             code = await asyncio.to_thread(victim.process.wait, DEADLINE_SECONDS)
             assert code == -signal.SIGKILL, victim.log
     hurry.set()

@@ -7,9 +7,9 @@ one again: the same events, and much the same faults, at about the same moments)
 A run has its own servers out of the wheels (`servers`), of which each can be killed, frozen and started
 again, and a proxy in front of each (`tests.proxy`), which is the network between it and the replicas. The
 replicas are real processes (`fleet`), with settings that differ. Producers go past the proxies (`producers`):
-some use `emit`, others write to the log alone and hint at once, never, or badly (`hints`). What they append
-they write into a ledger (`ledger`), once they know that it stands in the log. All of that together is the
-`world`.
+some use `emit`, others write to the log alone and hint at once, never, or badly (`hints`); most keep to a few
+streams, one begins new ones all the time (`events`). What they append they write into a ledger (`ledger`),
+once they know that it stands in the log. All of that together is the `world`.
 
 Every two to five seconds there is a fault (`faults`, chosen by `schedule`), which is mended at the latest
 after some seconds. Up to three overlap, never two of one target. No kind comes again before all have been.

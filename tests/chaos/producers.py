@@ -19,24 +19,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from projections import strategies
+from tests.chaos.events import LONG_AGO, TODAY, YEAR_9999, NumberedEvent, brief, lasting, sound_event
 from tests.chaos.hints import HINTERS, Hinter
 from tests.chaos.ledger import Ledger, flat
-from tests.conversations import LAST_OF_YEAR_9999, STEPS_OF_THE_CLOCK, STREAM_IDS, make_event, universe
-from tests.payloads import PAYLOADS
-from tests.payloads.choices import Rolled
-from tests.reference.model import in_order
-from worker import EmitError, EventId, Keys, OutcomeUnknownError, emit
+from tests.conversations import STREAM_IDS
+from worker import EmitError, Keys, OutcomeUnknownError, emit
 from worker.emit import encode_event
 
 _PAUSE_SECONDS = 0.1
 _LOOK_BACK = 10
-_AT_ONCE = 100
-_TODAY = (1_700_000_000_000, 0)
-_LONG_AGO = (5, 8)
-_YEAR_9999 = (LAST_OF_YEAR_9999 - 200 * 3_600_000, 0)  # Over within a minute: an hour passes ever so often.
-
-NumberedEvent = tuple[str, str, dict[bytes, bytes]]
-"""Stream id, event id and fields."""
 
 
 class Producer(Protocol):
@@ -85,38 +76,24 @@ class Producers:
 
 
 def _make_producers(redis: Redis, keys: Keys, ledger: Ledger, rng: random.Random) -> Iterator[Producer]:
-    """Claims collide across all of them; the first two work on the same days."""
-    stream_ids = itertools.chain(STREAM_IDS, (f"stream-{number}" for number in itertools.count()))
-    for streams, first_id, habit in (
-        (6, _TODAY, "prompt"),
-        (6, _TODAY, "silent"),
-        (4, _LONG_AGO, "careless"),
-        (3, _YEAR_9999, "prompt"),
+    """Claims collide across all of them but the last, whose streams have their own strategies."""
+    names = itertools.chain(STREAM_IDS, (f"stream-{number}" for number in itertools.count()))
+
+    def a_generator() -> random.Random:
+        return random.Random(rng.random())
+
+    def streams(count: int) -> list[str]:
+        return list(itertools.islice(names, count))
+
+    for events, habit in (
+        (lasting(streams(6), TODAY, a_generator()), "prompt"),
+        (lasting(streams(6), TODAY, a_generator()), "silent"),
+        (lasting(streams(4), LONG_AGO, a_generator()), "careless"),
+        (lasting(streams(3), YEAR_9999, a_generator()), "prompt"),
+        (brief(a_generator()), "prompt"),
     ):
-        some = list(itertools.islice(stream_ids, streams))
-        events = numbered_events(some, first_id, random.Random(rng.random()))
-        hinter = HINTERS[habit](redis, keys, random.Random(rng.random()))
-        yield NumberingProducer(redis, keys, ledger, events, hinter)
-    emitted = [f"emitted-{number}" for number in range(6)]
-    yield EmittingProducer(redis, keys, ledger, emitted, random.Random(rng.random()))
-
-
-def numbered_events(
-    stream_ids: list[str], first_id: tuple[int, int], rng: random.Random
-) -> Iterator[NumberedEvent]:
-    """Events of a universe without end, in the order of their ids, which rise within each stream."""
-    choices = Rolled(rng)
-    while True:
-        moves = [
-            (rng.randrange(len(stream_ids)), rng.choice(STEPS_OF_THE_CLOCK), make_event(choices, _TYPES))
-            for _ in range(_AT_ONCE)
-        ]
-        events = in_order(universe(stream_ids, first_id, moves))
-        yield from events
-        first_id = EventId.parse(events[-1][1]).ms + 1, 0
-
-
-_TYPES = tuple(PAYLOADS)
+        yield NumberingProducer(redis, keys, ledger, events, HINTERS[habit](redis, keys, a_generator()))
+    yield EmittingProducer(redis, keys, ledger, [f"emitted-{number}" for number in range(6)], a_generator())
 
 
 @dataclass
@@ -159,7 +136,7 @@ class EmittingProducer:
 
     async def append_next(self) -> None:
         stream_id, operation_id = self.rng.choice(self.stream_ids), str(next(self.operations))
-        event_type, payload = self._sound_event()
+        event_type, payload = sound_event(self.rng)
         event_id, doubtful = None, False
         while event_id is None:
             try:
@@ -175,12 +152,6 @@ class EmittingProducer:
         data = encode_event(stream_id, operation_id, event_type, payload)
         fields = {"op": operation_id, "type": event_type, "data": data}
         self.ledger.add(stream_id, event_id, {name.encode(): text.encode() for name, text in fields.items()})
-
-    def _sound_event(self) -> tuple[str, dict[str, object]]:
-        while True:
-            event_type, payload = make_event(Rolled(self.rng), _TYPES)
-            if isinstance(event_type, str) and event_type and isinstance(payload, dict):
-                return event_type, payload
 
     async def _find(self, stream_id: str, operation_id: str) -> str | None:
         latest: Any = await self.redis.xrevrange(self.keys.log(stream_id), count=_LOOK_BACK)

@@ -58,6 +58,14 @@ def test_the_set_up_commands_are_one_line_each() -> None:
     assert "\npip install -e '.[dev]' && pytest\n" in README
 
 
+def test_every_fault_has_a_test_that_causes_it() -> None:
+    tests = Path(__file__).parents[1]
+    named = re.findall(r"`((?:unit|integration|acceptance)/\w+\.py)::(\w+)`", (tests / "README.md").read_text())
+    assert len(named) > 30
+    for file, test in named:
+        assert re.search(rf"def {test}\b", (tests / file).read_text()), f"{file}::{test}"
+
+
 def test_examples_in_python_compile() -> None:
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

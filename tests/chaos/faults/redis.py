@@ -71,7 +71,7 @@ async def group_destroyed(world: World, rng: random.Random) -> None:
     """The consumer group is destroyed, in one partition or in all."""
     partitions = list(range(world.keys.partitions))
     async with world.redis.session() as redis:
-        for partition in rng.choice([partitions, partitions[:1]]):
+        for partition in rng.choice([partitions, rng.sample(partitions, 1)]):
             feed = world.keys.feed(partition)
             if await redis.exists(feed):
                 await redis.xgroup_destroy(feed, strategies.name)
