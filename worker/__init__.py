@@ -28,17 +28,23 @@ The parts
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `feed`           reading logs; this replica's place in the consumer group
-`store`, `cache`        rows in PostgreSQL; hot rows in memory
-`letters`               dead letters: events that could not be applied
+`feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
+`leases`                which replicas are alive, and which feed partitions each of them reads
+`table`, `store`        statements on rows; transactions that load and write them
+`cache`                 hot rows in memory
+`letters`, `blocked`    dead letters: events that could not be applied; streams that stand before one
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
-`projector`             load, read, fold, write: one batch of streams
+`projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
+`isolation`             splits a batch until what PostgreSQL refuses, or what kills workers, is alone
+`suspects`              streams in whose company replicas have died
+`aftermath`             who must hear of a stream after a pass, and whether it must rest
+`diverged`              streams whose log no longer holds their row's position
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `watchdog`              ends the process when a handler never returns
-`blocked`               streams that a handler refuses
-`waiting`               waits that end at a stop
+`waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `verify`                rows as they should be, and how they differ

@@ -14,6 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.aftermath import Aftermath
 from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
@@ -136,6 +137,7 @@ def make_service(
     projector = Projector(projection, logs, store, blocked, cache)
     feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
     leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    isolation = Isolation(projector, suspects, store, blocked, logs, races=projection.races)
     return Service(
         projection,
         consumer,
@@ -144,10 +146,10 @@ def make_service(
         leases,
         pending,
         projector,
-        Isolation(projector, suspects, store, blocked, logs, races=projection.races),
+        isolation,
         suspects,
         blocked,
-        diverged,
+        Aftermath(projection.name, isolation, suspects, diverged, sweep, health),
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),

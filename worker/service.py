@@ -11,8 +11,8 @@ from functools import partial
 
 import structlog
 
+from worker.aftermath import AGAIN, FINAL, Aftermath
 from worker.blocked import BlockedStreams
-from worker.diverged import DivergedStreams
 from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
@@ -20,7 +20,7 @@ from worker.health import Health
 from worker.hint import Hint
 from worker.isolation import Isolation
 from worker.leases import Leases, Tenure
-from worker.outcome import Outcome, StreamResult
+from worker.outcome import StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Projector
@@ -33,16 +33,12 @@ from worker.waiting import wait_for, wait_for_any
 
 log = structlog.get_logger(__name__)
 
-_WRITING = "writing rows"
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
 _TICK_SECONDS = 0.5
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
-_LOST_WITHOUT_REST = 2
-_FIRST_REST_SECONDS = 0.01
-_LONGEST_REST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class Service:
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
         pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
-        blocked: BlockedStreams, diverged: DivergedStreams,
+        blocked: BlockedStreams, aftermath: Aftermath,
         sweep: Sweep, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
         stop: asyncio.Event,
     ) -> None:  # fmt: skip
@@ -82,15 +78,13 @@ class Service:
         self._isolation = isolation
         self._suspects = suspects
         self._blocked = blocked
-        self._diverged = diverged
+        self._aftermath = aftermath
         self._sweep = sweep
         self._replicas = replicas
         self._pace = pace
         self._persevere = persevere
         self._health = health
         self._stop = stop
-        self._setbacks: dict[str, int] = {}
-        self._refused: set[str] = set()
         self._tenure = Tenure()
         self._replicas_changed = asyncio.Event()
         self._all_done = asyncio.Event()
@@ -234,55 +228,16 @@ class Service:
         before the acknowledgement leaves the hints to another replica, which finds nothing to do.
         """
         reach(Point.PROJECTED)
-        await self._persevere("noting results", partial(self._note, results))
-        done = [w for w in works if w.stream_id in results and results[w.stream_id].outcome in _FINAL]
+        await self._persevere("noting results", partial(self._aftermath.note, results))
+        done = [w for w in works if w.stream_id in results and results[w.stream_id].outcome in FINAL]
         hints = [hint for work in done for hint in work.hints]
         await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
         reach(Point.ACKNOWLEDGED)
         for work in works:
             result = results.get(work.stream_id)
-            again = result is not None and result.outcome in _AGAIN
-            self._pending.finish(work, again=again, rest_seconds=self._rest(work.stream_id, result))
-
-    async def _note(self, results: dict[str, StreamResult]) -> None:
-        """Tell those who remember streams where a pass has left them. May be repeated."""
-        await self._suspects.end(results.keys())
-        self._tell_of_refusals(results)
-        for stream_id, result in results.items():
-            self._sweep.note(stream_id, result)
-            if result.outcome is Outcome.DIVERGED:
-                assert result.read_to is not None
-                await self._diverged.add(stream_id, result.read_to)
-            elif result.outcome in _FINAL:
-                await self._diverged.remove(stream_id)
-
-    def _tell_of_refusals(self, results: dict[str, StreamResult]) -> None:
-        """A table that takes no row at all is trouble until every stream that met it got on."""
-        before, refused = self._refused, {s for s, r in results.items() if r.outcome is Outcome.REFUSED}
-        self._refused = (before - results.keys()) | refused
-        if self._refused:
-            what = (
-                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table. "
-                f"{self._isolation.refused_by_table}"
-            )
-            self._health.report(_WRITING, what, self._projection.name)
-            if not before:
-                log.error("table_refuses_rows", error=self._isolation.refused_by_table)
-        elif before:
-            self._health.over(_WRITING, self._projection.name)
-            log.info("table_takes_rows_again")
-
-    def _rest(self, stream_id: str, result: StreamResult | None) -> float:
-        """How many seconds a stream that does not get on must rest before it is tried again."""
-        match result.outcome if result else None:
-            case Outcome.LOST:
-                setbacks = self._setbacks[stream_id] = self._setbacks.get(stream_id, 0) + 1
-                setbacks -= _LOST_WITHOUT_REST
-                return min(_FIRST_REST_SECONDS * 2**setbacks, _LONGEST_REST_SECONDS) if setbacks > 0 else 0
-            case Outcome.REFUSED:
-                return _LONGEST_REST_SECONDS
-        self._setbacks.pop(stream_id, None)
-        return 0
+            again = result is not None and result.outcome in AGAIN
+            rest_seconds = self._aftermath.rest_seconds(work.stream_id, result)
+            self._pending.finish(work, again=again, rest_seconds=rest_seconds)
 
     async def _report_progress(self) -> None:
         reports = 0
@@ -317,10 +272,3 @@ class Service:
             await self._feed.leave()
         except SERVER_ERRORS as error:
             log.warning("handover_failed", error=describe(error))
-
-
-_FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
-"""Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
-
-_AGAIN = frozenset({Outcome.MORE, Outcome.LOST, Outcome.REFUSED})
-"""Outcomes after which a stream is taken again. Hints of any other stay, for another replica."""

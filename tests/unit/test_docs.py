@@ -60,7 +60,9 @@ def test_the_set_up_commands_are_one_line_each() -> None:
 
 def test_every_fault_has_a_test_that_causes_it() -> None:
     tests = Path(__file__).parents[1]
-    named = re.findall(r"`((?:unit|integration|acceptance)/\w+\.py)::(\w+)`", (tests / "README.md").read_text())
+    named = re.findall(
+        r"`((?:unit|integration|acceptance)/\w+\.py)::(\w+)`", (tests / "README.md").read_text()
+    )
     assert len(named) > 30
     for file, test in named:
         assert re.search(rf"def {test}\b", (tests / file).read_text()), f"{file}::{test}"

@@ -1,0 +1,84 @@
+"""What follows from a pass for the streams that were in it: who must hear of it, and who must rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from worker.diverged import DivergedStreams
+from worker.health import Health
+from worker.isolation import Isolation
+from worker.outcome import Outcome, StreamResult
+from worker.suspects import Suspects
+from worker.sweep import Sweep
+
+log = structlog.get_logger(__name__)
+
+FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
+"""Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
+
+AGAIN = frozenset({Outcome.MORE, Outcome.LOST, Outcome.REFUSED})
+"""Outcomes after which a stream is taken again. Hints of any other stay, for another replica."""
+
+_WRITING = "writing rows"
+_LOST_WITHOUT_REST = 2
+_FIRST_REST_SECONDS = 0.01
+_LONGEST_REST_SECONDS = 5.0
+
+
+class Aftermath:
+    """Tells those who remember streams where each stands, and remembers which of them do not get on."""
+
+    def __init__(
+        self, projection: str, isolation: Isolation, suspects: Suspects, diverged: DivergedStreams,
+        sweep: Sweep, health: Health,
+    ) -> None:  # fmt: skip
+        self._projection = projection
+        self._isolation = isolation
+        self._suspects = suspects
+        self._diverged = diverged
+        self._sweep = sweep
+        self._health = health
+        self._setbacks: dict[str, int] = {}
+        self._refused: set[str] = set()
+
+    async def note(self, results: Mapping[str, StreamResult]) -> None:
+        """Tell where a pass has left streams. May be repeated."""
+        await self._suspects.end(results.keys())
+        self._tell_of_refusals(results)
+        for stream_id, result in results.items():
+            self._sweep.note(stream_id, result)
+            if result.outcome is Outcome.DIVERGED:
+                assert result.read_to is not None
+                await self._diverged.add(stream_id, result.read_to)
+            elif result.outcome in FINAL:
+                await self._diverged.remove(stream_id)
+
+    def _tell_of_refusals(self, results: Mapping[str, StreamResult]) -> None:
+        """A table that takes no row at all is trouble until every stream that met it got on."""
+        before, refused = self._refused, {s for s, r in results.items() if r.outcome is Outcome.REFUSED}
+        self._refused = (before - results.keys()) | refused
+        if self._refused:
+            why = self._isolation.refused_by_table
+            what = (
+                f"PostgreSQL refuses all rows, those of {len(self._refused)} streams so far. Mend the table."
+            )
+            self._health.report(_WRITING, f"{what} {why}", self._projection)
+            if not before:
+                log.error("table_refuses_rows", error=why)
+        elif before:
+            self._health.over(_WRITING, self._projection)
+            log.info("table_takes_rows_again")
+
+    def rest_seconds(self, stream_id: str, result: StreamResult | None) -> float:
+        """How long a stream must rest before it is taken again, for not getting on. Ask once after a pass."""
+        match result.outcome if result else None:
+            case Outcome.LOST:
+                setbacks = self._setbacks[stream_id] = self._setbacks.get(stream_id, 0) + 1
+                vain = setbacks - _LOST_WITHOUT_REST
+                return min(_FIRST_REST_SECONDS * 2 ** min(vain, 20), _LONGEST_REST_SECONDS) if vain > 0 else 0
+            case Outcome.REFUSED:
+                return _LONGEST_REST_SECONDS
+        self._setbacks.pop(stream_id, None)
+        return 0
