@@ -21,7 +21,7 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     longest_stall: Stall = field(default_factory=Stall)
     settled_after_seconds: float | None = None
-    """From the end of the last fault and event until the table was right."""
+    """From the end of the last fault and event until the table was found right; reckoning counts, too."""
     failures: list[str] = field(default_factory=list)
 
     def as_json(self) -> str:
@@ -38,7 +38,7 @@ class Report:
                 f"faults: {sum(self.faults.values())} of {len(self.faults)} kinds: {kinds}",
                 f"longest stall: {stall.seconds:g} s, during {', '.join(stall.faults) or 'no fault'}",
                 f"replicas started: {self.replicas_started}, which logged {self.log_lines} lines",
-                f"table right: {f'{settled:.1f} s after the end' if settled is not None else 'never'}",
+                f"table found right: {f'{settled:.1f} s after the end' if settled is not None else 'never'}",
                 *(f"WRONG: {failure}" for failure in self.failures or ()),
                 "all is right" if not self.failures else f"seed {self.seed}: {len(self.failures)} failures",
             ]
