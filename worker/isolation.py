@@ -7,6 +7,7 @@ shows that PostgreSQL would take no other row either.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -20,7 +21,7 @@ from worker.projector import Projector
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.table import Stamp
-from worker.trouble import Trouble, classify, describe
+from worker.trouble import SERVER_ERRORS, Trouble, classify, describe
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,15 @@ class Isolation:
         Streams in whose company replicas have died are projected alone, event by event; after some more
         deaths the event is given up.
         """
+        try:
+            return await self._project_batch(stream_ids)
+        except SERVER_ERRORS:
+            # Who waits for a server has nothing in flight: dying meanwhile must count against no stream.
+            with suppress(*SERVER_ERRORS):
+                await self._suspects.end(())
+            raise
+
+    async def _project_batch(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
         if any(map(self._suspects.suspected, stream_ids)):
             await self._suspects.refresh()  # Another replica may have cleared or convicted it meanwhile.
         suspected = [stream_id for stream_id in stream_ids if self._suspects.suspected(stream_id)]

@@ -39,6 +39,8 @@ _LEASE_POLL_SECONDS = 1.0
 _TICK_SECONDS = 0.5
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
+_CERTAINTY_SECONDS = 2.0
+"""How long a replica must seem dead before its death is counted: several ticks of a live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Service:
         self._tenure = Tenure()
         self._replicas_changed = asyncio.Event()
         self._all_done = asyncio.Event()
+        self._seem_dead: dict[str, float] = {}
         self._joined = False
         self._started_at = time.time()
 
@@ -110,9 +113,14 @@ class Service:
         await self._hand_over()
 
     async def _arrive(self) -> None:
-        """Join for the first time. Whoever had this replica's name before, and died at work, is no more."""
+        """Join for the first time, and count the deaths that nobody may be left to count.
+
+        Whoever had this replica's name before, and died at work, is no more. Whoever else seems dead may only
+        have been cut off from Redis, as we were; then it takes the deaths back.
+        """
         await self._suspects.bury([self._consumer])
         await self._join()
+        await self._suspects.bury(await self._dead_at_work())
 
     async def _join(self) -> None:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
@@ -183,10 +191,19 @@ class Service:
     async def _bury(self) -> None:
         """Count the deaths of replicas, before what they had in hand is taken over.
 
-        Who is alive is asked last, so that a replica that has just come does not count as dead.
+        Only of those that seemed dead a while ago, too: after Redis was out of reach all seem dead, until
+        each has told that it is alive.
         """
+        now, dead = time.monotonic(), await self._dead_at_work()
+        self._seem_dead = {consumer: self._seem_dead.get(consumer, now) for consumer in dead}
+        await self._suspects.bury(
+            [consumer for consumer, since in self._seem_dead.items() if now - since >= _CERTAINTY_SECONDS]
+        )
+
+    async def _dead_at_work(self) -> set[str]:
+        """Who is alive is asked last, so that a replica that has just come does not count as dead."""
         at_work = await self._suspects.at_work()
-        await self._suspects.bury((await self._leases.tick()).dead_among(at_work))
+        return (await self._leases.tick()).dead_among(at_work)
 
     async def _inherit_hints(self) -> None:
         """Take over what dead replicas had in hand in our partitions, as there is room for it."""

@@ -2,8 +2,9 @@
 
 An event may kill the process that applies it, by taking all memory or never ending; whoever takes over dies
 in turn. So every replica writes down which streams it has in flight, and whoever finds it dead counts a death
-for each of them. A pass that ends, however it ends, clears its streams. All of it is in Redis and may be
-lost: then the counting begins anew.
+for each of them. A pass that ends clears its streams. A replica that only seemed dead, since it was frozen or
+nobody could reach Redis for a while, takes its deaths back. All of it is in Redis and may be lost: then the
+counting begins anew.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ end
 return buried
 """)
 
+# KEYS: suspects. ARGV: streams.
+_REVIVE = Script("""
+for _, stream in ipairs(ARGV) do
+  if redis.call('HINCRBY', KEYS[1], stream, -1) <= 0 then redis.call('HDEL', KEYS[1], stream) end
+end
+""")
+
 
 class Suspects:
     """What this replica has in flight, and what is held against streams.
@@ -57,6 +65,7 @@ class Suspects:
         self._suspects = keys.suspects(projection)
         self._consumer = consumer
         self._deaths: dict[str, int] = {}
+        self._told: Sequence[str] = ()
 
     def deaths(self, stream_id: str) -> int:
         """How many replicas have died in a row while they projected the stream, as of the last `refresh`."""
@@ -72,15 +81,27 @@ class Suspects:
 
     async def begin(self, stream_ids: Sequence[str]) -> None:
         """Write down what is in flight from now on, in place of what was."""
-        if stream_ids:
-            await self._redis.hset(self._in_flight, self._consumer, orjson.dumps(stream_ids).decode())
+        if not stream_ids:
+            return
+        is_new = await self._redis.hset(self._in_flight, self._consumer, orjson.dumps(stream_ids).decode())
+        if is_new:
+            await self._revive()
+        self._told = stream_ids
 
     async def end(self, stream_ids: Collection[str]) -> None:
         """Nothing is in flight any more, and these streams have done no harm."""
         cleared = [stream_id for stream_id in stream_ids if self._deaths.pop(stream_id, 0)]
         if cleared:
             await self._redis.hdel(self._suspects, *cleared)
-        await self._redis.hdel(self._in_flight, self._consumer)
+        if not await self._redis.hdel(self._in_flight, self._consumer):
+            await self._revive()
+        self._told = ()
+
+    async def _revive(self) -> None:
+        """Take back the deaths that were counted for what we had told, if we were buried alive."""
+        if self._told:
+            log.warning("buried_alive", streams=len(self._told))
+            await _REVIVE(self._redis, [self._suspects], self._told)
 
     async def at_work(self) -> list[str]:
         """The replicas that have something in flight, as far as they have told."""

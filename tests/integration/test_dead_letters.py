@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.letters import letters, make_due, skip, stopped, told
@@ -18,6 +19,7 @@ from worker.events import EventId
 from worker.letters import Letter, Reason
 from worker.log import Log
 from worker.outcome import Outcome
+from worker.store import Store
 
 CAUGHT_UP, MORE, LOST, BLOCKED = Outcome.CAUGHT_UP, Outcome.MORE, Outcome.LOST, Outcome.BLOCKED
 
@@ -371,3 +373,34 @@ async def test_a_death_is_counted_once_whoever_finds_it(replica: Replica) -> Non
         await replica.suspects.bury(["replica"])
         await other.suspects.bury(["replica"])
     assert [other.suspects.deaths(stream_id) for stream_id in "ab"] == [1, 0]
+
+
+async def test_a_replica_that_was_buried_alive_takes_the_deaths_back(replica: Replica) -> None:
+    await replica.append_many("a", "user_message")
+    other = Replica(replica.redis, replica.keys, replica.engine, consumer="other")
+    await die(replica.redis, replica.keys, replica.engine, "a", times=2)
+    for _ in range(5):
+        await replica.suspects.begin(["a"])
+        await other.suspects.bury(["replica"])
+    await replica.suspects.begin(["a"])
+    await other.suspects.refresh()
+    assert other.suspects.deaths("a") == 2
+    await other.suspects.bury(["replica"])
+    await replica.suspects.end(())
+    await other.suspects.refresh()
+    assert other.suspects.deaths("a") == 2
+
+
+async def test_nothing_is_in_flight_while_a_server_is_waited_for(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await replica.append_many("a", "user_message")
+
+    async def away(*_: object) -> None:
+        assert await replica.suspects.at_work() == ["replica"]
+        raise OperationalError("SELECT", {}, ConnectionError("away"))
+
+    monkeypatch.setattr(Store, "load", away)
+    with pytest.raises(OperationalError):
+        await replica.project("a")
+    assert await replica.suspects.at_work() == []
