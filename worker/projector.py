@@ -49,7 +49,7 @@ class _Batch:
     writes: list[RowWrite] = field(default_factory=list)
     applied: dict[str, int] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    gone: dict[str, EventId] = field(default_factory=dict)
     known_after: dict[str, KnownStream] = field(default_factory=dict)
     results: dict[str, StreamResult] = field(default_factory=dict)
 
@@ -207,7 +207,7 @@ class Projector:
             heeded = Heeded(skipped=known.heeded.skipped)
             batch.known_after[stream_id] = KnownStream(row, read_to, log_starts_at, heeded)
         if page.ended and known.heeded.open and folded.last is None:
-            batch.gone.append(stream_id)
+            batch.gone[stream_id] = known.heeded.open.event_id
         batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP if page.ended else Outcome.MORE, read_to)
 
     def _row_after(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import Connection
+from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.letters import letters, make_due, skip, stopped, told
@@ -13,7 +16,7 @@ from tests.projecting import Replica, run
 from tests.tallies import tallies
 from tests.writes import create_tallies
 from worker import Event, Keys, ProjectedRow, Projection
-from worker.blocked import Block
+from worker.blocked import Block, BlockedStreams
 from worker.events import EventId
 from worker.letters import Letter, Reason
 from worker.log import Log
@@ -212,6 +215,67 @@ async def test_a_letter_whose_event_is_gone_from_the_log_is_settled(tallying: Re
     await make_due(tallying.engine)
     assert await tallying.project("a") == [CAUGHT_UP]
     assert await told(tallying.engine, "state") == [("resolved",)]
+
+
+async def test_a_stream_that_is_stopped_again_meanwhile_stays_stopped(
+    client: Redis, keys: Keys, tallying: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Replica(client, keys, tallying.engine, tallies())
+    await append(tallying, "add", "fail")
+    await tallying.project("a")
+    await client.xdel(keys.log("a"), "2-0")
+    await make_due(tallying.engine)
+    settle_gone = BlockedStreams.settle_gone
+
+    async def settle_late(blocked: BlockedStreams, events: Mapping[str, EventId]) -> None:
+        monkeypatch.setattr(BlockedStreams, "settle_gone", settle_gone)
+        await append(other, "fail", first=3)
+        assert await other.project("a") == [BLOCKED]
+        await settle_gone(blocked, events)
+
+    monkeypatch.setattr(BlockedStreams, "settle_gone", settle_late)
+    assert await tallying.project("a") == [CAUGHT_UP]
+    assert await stopped(tallying.engine) == {"a": "3-0"}
+
+
+async def test_a_stream_is_stopped_before_one_event_only(tallying: Replica) -> None:
+    await append(tallying, "add", "fail")
+    await tallying.project("a")
+    await tallying.redis.xdel(tallying.keys.log("a"), "2-0")
+    await append(tallying, "fail", first=3)
+    await make_due(tallying.engine)
+    assert await tallying.project("a") == [BLOCKED]
+    assert await told(tallying.engine, "event_id", "state") == [("2-0", "resolved"), ("3-0", "open")]
+
+
+async def test_a_stream_that_is_stopped_earlier_than_before_is_tried_again(tallying: Replica) -> None:
+    """It is not left waiting for somebody to ask for the later event."""
+    await append(tallying, "add", "fail", "add")
+    later = Letter("a", EventId(3, 0), "add", Reason.KILLS_THE_WORKER, "")
+    await tallying.blocked.add([Block(None, later)], retried=False)
+    earlier = Letter("a", EventId(2, 0), "fail", Reason.HANDLER_FAILED, "")
+    await tallying.blocked.add([Block(None, earlier)])
+    await make_due(tallying.engine)
+    assert await tallying.blocked.due(10) == ["a"]
+    assert await tallying.project("a") == [BLOCKED]
+    assert await told(tallying.engine, "event_id", "state", "attempts") == [
+        ("2-0", "open", 2),
+        ("3-0", "resolved", 1),
+    ]
+
+
+async def test_a_worker_that_is_frozen_while_it_settles_letters_does_not_hold_them_for_ever(
+    tallying: Replica,
+) -> None:
+    found: list[Any] = []
+
+    def look(connection: Connection) -> None:
+        found.append(connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar())
+
+    listen(tallying.engine.sync_engine, "commit", look)
+    await tallying.blocked.settle_stale()
+    await tallying.blocked.settle_gone({"a": EventId(1, 0)})
+    assert found == ["10s", "10s"]
 
 
 async def test_a_thousand_failing_streams_are_recorded_in_one_transaction(tallying: Replica) -> None:
