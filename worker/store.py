@@ -138,6 +138,7 @@ class Store:
         async with self._engine.connect() as connection:
             await connection.exec_driver_sql(BEGIN)
             await write(connection, stream_id)
+            await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # as a commit would
             await connection.rollback()
 
     async def abandoned(self, limit: int) -> Sequence[str]:

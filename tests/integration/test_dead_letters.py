@@ -356,6 +356,18 @@ async def test_a_table_that_takes_no_row_at_all_is_nobodys_dead_letter(replica: 
     assert await replica.project("new") == [CAUGHT_UP]
 
 
+async def test_a_table_that_refuses_every_commit_is_nobodys_dead_letter(replica: Replica) -> None:
+    await run(
+        replica.engine,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'",
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON stream_projections "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    await replica.append("a", "user_message")
+    assert await replica.project("a") == [Outcome.REFUSED]
+    assert await letters(replica.engine) == []
+
+
 async def test_a_row_that_cannot_even_be_loaded_stops_its_stream_alone(
     replica: Replica,
 ) -> None:
