@@ -53,7 +53,11 @@ END_OPEN_CLAIMS = """
 ADD_CLAIMS = """
     INSERT INTO strategy_claims (stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq)
     SELECT * FROM unnest(
-        $1::text[], $2::numeric[], $3::numeric[], $4::bigint[], $5::numeric[], $6::numeric[])"""
+        $1::text[], $2::numeric[], $3::numeric[], $4::bigint[], $5::numeric[], $6::numeric[])
+    ON CONFLICT (stream_id, event_ms, event_seq) DO UPDATE
+    SET wdk_strategy_id = excluded.wdk_strategy_id,
+        until_ms = excluded.until_ms, until_seq = excluded.until_seq"""
+"""A claim is there already where somebody has set its row back, such as by restoring that table alone."""
 
 SET_OWN_SAVED = """
     UPDATE stream_projections AS t

@@ -5,12 +5,13 @@ Every method is one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker import letters
+from worker.events import EventId
 from worker.letters import Letter
 from worker.projection import Projection
 from worker.store import BEGIN
@@ -54,10 +55,14 @@ class BlockedStreams:
             )
         return set(held)
 
-    async def settle_gone(self, stream_ids: Sequence[str]) -> None:
-        """Settle the open letters of streams whose logs hold nothing more to apply."""
+    async def settle_gone(self, events: Mapping[str, EventId]) -> None:
+        """Settle the open letters of streams whose logs no longer hold the event that stopped them.
+
+        A later event, of which the caller knows nothing yet, may have stopped such a stream again.
+        """
         async with self._engine.begin() as connection:
-            await letters.resolve_all(connection, self._projection.name, stream_ids)
+            await connection.exec_driver_sql(BEGIN)
+            await letters.resolve(connection, self._projection.name, {s: str(e) for s, e in events.items()})
 
     async def due(self, limit: int) -> list[str]:
         """Streams to look at again although nobody hinted, at most ``limit``.
@@ -85,6 +90,7 @@ class BlockedStreams:
             WHERE l.projection = $1 AND l.state = 'open' AND t.stream_id = l.stream_id COLLATE "default"
               AND {_number("l.event_id")} <= {_number("t.last_event_id")}"""
         async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(BEGIN)
             await connection.exec_driver_sql(sql, (self._projection.name,))
 
 

@@ -20,7 +20,7 @@ _SCAN_STREAMS = 500
 
 
 class DivergedStreams:
-    """Notes who diverged and who got on again, each once; a stream that stays as it is costs no command."""
+    """Notes who diverged, as often as that is found, and who got on again; each is logged once."""
 
     def __init__(self, redis: Redis, keys: Keys, projection: str) -> None:
         self._redis = redis
@@ -31,8 +31,9 @@ class DivergedStreams:
         """The stream's log does not hold this position, at which its row stands."""
         if self._known.get(stream_id) != position:
             log.error("stream_diverged", stream=stream_id, position=position)
-            await self._redis.hset(self._name, stream_id, position)
-            self._known[stream_id] = position
+        # Though it may be known: where logs were lost, this may have been lost with them.
+        await self._redis.hset(self._name, stream_id, position)
+        self._known[stream_id] = position
 
     async def remove(self, stream_id: str) -> None:
         """The stream got on, or is gone."""

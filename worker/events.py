@@ -132,6 +132,15 @@ def without_skipped(events: Sequence[AnyEvent], skipped: Collection[EventId]) ->
     return [SkippedEvent(event.id, event.type) if event.id in skipped else event for event in events]
 
 
+def is_event_id(text: str) -> bool:
+    """Whether an entry could have this id."""
+    try:
+        EventId.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_stream_id(raw: bytes) -> str | None:
     """The stream id that ``raw`` spells, or None where nothing could store it.
 

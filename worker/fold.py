@@ -65,10 +65,11 @@ def fold(
 ) -> Folded:
     """Apply events to a row. See `worker.projection.Projection.fold`."""
     try:
-        return _Fold(row_class, handlers, state, check_each=False).run(events)
-    except (TypeError, ValueError, RecursionError):
-        # Some handler left what is no JSON. Again, to find out which: it has failed.
-        return _Fold(row_class, handlers, state, check_each=True).run(events)
+        return _Fold(row_class, handlers, state, keep_each=False).run(events)
+    except Exception:  # a handler's doing
+        # Some handler left what is no JSON, or cannot apply an event a second time. Again, step by step, to
+        # find out which: it has failed, and its stream stops there.
+        return _Fold(row_class, handlers, state, keep_each=True).run(events)
 
 
 class _Fold:
@@ -76,15 +77,16 @@ class _Fold:
 
     A handler that raises may have changed the row halfway. So the events since a state that is known to be
     good are then applied to it again, without the last one, and give the next good state: every event is
-    applied twice at most. With ``check_each`` the row must be fit to be stored after each event.
+    applied twice at most. With ``keep_each`` the state after each event is known to be good, since it must be
+    fit to be stored, and none is applied twice.
     """
 
     def __init__(
-        self, row_class: type[Row], handlers: Mapping[str, Handler], state: RowState, *, check_each: bool
+        self, row_class: type[Row], handlers: Mapping[str, Handler], state: RowState, *, keep_each: bool
     ) -> None:
         self._row_class = row_class
         self._handlers = handlers
-        self._check_each = check_each
+        self._keep_each = keep_each
         self._before = self._good = state
         self._row = row_class(state)
         self._since_good: list[Event] = []
@@ -104,22 +106,27 @@ class _Fold:
                 self._skipped += 1
                 continue
             try:
-                self._apply(event)
-            except RejectedEventError as error:
-                self._rejections.append(Rejection(event.id, event.type, str(error), decoded=True))
-                self._undo()
+                rejection = self._apply(event)
             except Exception as error:  # whatever it is, it stops this stream alone
                 failure = HandlerFailure(event.id, event.type, error)
                 self._undo()
                 events = events[:at]
                 break
+            if rejection:
+                self._rejections.append(rejection)
+                self._undo()
         return self._folded(events, failure)
 
-    def _apply(self, event: Event) -> None:
-        self._handlers[event.type](self._row, event)
-        if self._check_each:
-            self._row.state()
-        self._since_good.append(event)
+    def _apply(self, event: Event) -> Rejection | None:
+        try:
+            self._handlers[event.type](self._row, event)
+            if self._keep_each:
+                self._keep()
+        except RejectedEventError as error:
+            return Rejection(event.id, event.type, str(error), decoded=True)
+        if not self._keep_each:
+            self._since_good.append(event)
+        return None
 
     def _undo(self) -> None:
         """Forget what a handler did that raised."""
@@ -127,6 +134,10 @@ class _Fold:
         for event in self._since_good:
             self._handlers[event.type](self._row, event)
         self._since_good.clear()
+        self._keep()
+
+    def _keep(self) -> None:
+        """From now on the row as it stands is what is known to be good."""
         self._good = self._row.state()
         self._facts += self._row.facts
         self._remarks += self._row.remarks

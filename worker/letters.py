@@ -5,10 +5,10 @@ A letter is unique by projection, stream and event. Its state says what follows 
 - ``passed``: the event can never be applied; it moved its row's position and nothing else. For the record.
 - ``open``: the event could not be applied now, and its stream stands before it until somebody helps.
 - ``skipped``: an operator decided that the event is not to be applied. Every fold heeds that, for ever.
-- ``resolved``: the event was open, and was applied later.
+- ``resolved``: the event was open, and was applied later, is gone, or its stream now stands before another.
 
 An open letter of an older version of the projection, or for an event at or before its row's position, is
-stale: nothing follows from it.
+stale: nothing follows from it. A stream has one open letter at most.
 """
 
 from __future__ import annotations
@@ -162,21 +162,19 @@ async def record_open(
     """Record where streams are stopped; again, if it is known, with one more attempt and a longer pause.
 
     Without ``retried`` they are tried again only when somebody asks. What an operator skipped stays skipped.
+    Other open letters of these streams are settled: a row that was folded anew, or a log that was changed,
+    may stop a stream before another event than it did.
     """
     if letters:
-        await connection.exec_driver_sql(_RECORD_OPEN, (projection, version, *_columns(letters), retried))
+        columns = _columns(letters)
+        await connection.exec_driver_sql(_RESOLVE_OTHERS, (projection, *columns[:2]))
+        await connection.exec_driver_sql(_RECORD_OPEN, (projection, version, *columns, retried))
 
 
 async def resolve(connection: AsyncConnection, projection: str, positions: Mapping[str, str]) -> None:
-    """Settle the open letters of streams whose rows have moved to these positions, at or beyond the event."""
+    """Settle the open letters of streams for events at or before these: their rows have moved there."""
     if positions:
         await connection.exec_driver_sql(_RESOLVE, (projection, list(positions), list(positions.values())))
-
-
-async def resolve_all(connection: AsyncConnection, projection: str, stream_ids: Sequence[str]) -> None:
-    """Settle the open letters of streams of whose logs nothing is left to apply: their events are gone."""
-    if stream_ids:
-        await connection.exec_driver_sql(_RESOLVE_ALL, (projection, list(stream_ids)))
 
 
 def _columns(letters: Sequence[Letter]) -> tuple[list[str], ...]:
@@ -235,6 +233,8 @@ _RESOLVE = """
       AND (split_part(l.event_id, '-', 1)::numeric, split_part(l.event_id, '-', 2)::numeric)
        <= (split_part(moved.position, '-', 1)::numeric, split_part(moved.position, '-', 2)::numeric)"""
 
-_RESOLVE_ALL = """
-    UPDATE dead_letters SET state = 'resolved', settled_at = now(), retry_at = NULL
-    WHERE projection = $1 AND stream_id = ANY($2::text[]) AND state = 'open'"""
+_RESOLVE_OTHERS = """
+    UPDATE dead_letters AS l SET state = 'resolved', settled_at = now(), retry_at = NULL
+    FROM unnest($2::text[], $3::text[]) AS stopped(stream_id, event_id)
+    WHERE l.projection = $1 AND l.stream_id = stopped.stream_id COLLATE "C" AND l.state = 'open'
+      AND l.event_id <> stopped.event_id"""

@@ -12,7 +12,7 @@ import structlog
 
 from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
-from worker.events import EventId, without_skipped
+from worker.events import EventId, is_event_id, without_skipped
 from worker.fault_points import Point, reach
 from worker.fold import Folded, HandlerFailure
 from worker.letters import Heeded, Letter, Reason
@@ -49,7 +49,7 @@ class _Batch:
     writes: list[RowWrite] = field(default_factory=list)
     applied: dict[str, int] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    gone: dict[str, EventId] = field(default_factory=dict)
     known_after: dict[str, KnownStream] = field(default_factory=dict)
     results: dict[str, StreamResult] = field(default_factory=dict)
 
@@ -83,9 +83,7 @@ class Projector:
         known = await self._load(stream_ids)
         reach(Point.ROWS_LOADED)
         batch = _Batch()
-        batch.results.update(
-            {s: StreamResult(Outcome.BLOCKED) for s in stream_ids if self._is_stopped(known[s])}
-        )
+        batch.results.update({s: result for s in stream_ids if (result := self._left_unread(known[s]))})
         moving = [stream_id for stream_id in stream_ids if stream_id not in batch.results]
         pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in moving])
         reach(Point.LOGS_READ)
@@ -117,6 +115,13 @@ class Projector:
             s: cached.get(s) or _go_on(loaded.rows.get(s), loaded.heeded.get(s, Heeded()), halfway[s])
             for s in stream_ids
         }
+
+    def _left_unread(self, known: KnownStream) -> StreamResult | None:
+        """Where a stream stands whose log need not, or cannot, be read; None where it must be."""
+        position = known.row.stamp.last_event_id if known.row else None
+        if position is not None and not is_event_id(position):
+            return StreamResult(Outcome.DIVERGED, position)  # Somebody's own idea: no log can hold it.
+        return StreamResult(Outcome.BLOCKED) if self._is_stopped(known) else None
 
     def _is_stopped(self, known: KnownStream) -> bool:
         """Whether a dead letter stops the stream, and it is too early to try again."""
@@ -207,7 +212,7 @@ class Projector:
             heeded = Heeded(skipped=known.heeded.skipped)
             batch.known_after[stream_id] = KnownStream(row, read_to, log_starts_at, heeded)
         if page.ended and known.heeded.open and folded.last is None:
-            batch.gone.append(stream_id)
+            batch.gone[stream_id] = known.heeded.open.event_id
         batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP if page.ended else Outcome.MORE, read_to)
 
     def _row_after(

@@ -98,8 +98,7 @@ class Store:
             current = await self._table.lock(connection, to_lock)
             updates = [w for w in ordered if w.loaded and current.get(w.stream_id) == w.loaded]
             won = await self._table.insert(connection, [w for w in ordered if not w.loaded])
-            await self._table.update(connection, updates)
-            won |= {write.stream_id for write in updates}
+            won |= await self._table.update(connection, updates)
             if rule:
                 await rule.apply(won)
             await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
@@ -139,6 +138,7 @@ class Store:
         async with self._engine.connect() as connection:
             await connection.exec_driver_sql(BEGIN)
             await write(connection, stream_id)
+            await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # as a commit would
             await connection.rollback()
 
     async def abandoned(self, limit: int) -> Sequence[str]:

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from worker.cache import RowCache
 from worker.diverged import DivergedStreams
-from worker.events import EventId
+from worker.events import EventId, is_event_id
 from worker.keys import Keys
 from worker.log import NO_STREAM, Finding, Log, PageRequest
 from worker.outcome import Outcome, StreamResult
@@ -220,7 +220,7 @@ class Sweep:
         starts = {stream_id: self._settled.get(stream_id) for stream_id in moved}
         if not self._know_rows:
             unknown = [stream_id for stream_id, start in starts.items() if start is None]
-            starts.update(await self._store.positions(unknown))
+            starts.update(await self._positions(unknown))
         return starts
 
     async def _without_old_news(
@@ -231,10 +231,17 @@ class Sweep:
         Other replicas have projected most of what this one has not.
         """
         news = [finding.stream_id for finding in findings if finding.news]
-        positions = await self._store.positions(news) if news else {}
+        positions = await self._positions(news) if news else {}
         again = [PageRequest(s, p) for s, p in positions.items() if p is not None and p != starts[s]]
         later = {finding.stream_id: finding for finding in await self._logs.find_projected(again)}
         return [later.get(finding.stream_id, finding) for finding in findings]
+
+    async def _positions(self, stream_ids: Sequence[str]) -> dict[str, str | None]:
+        """The position of every stream that has a row; None also where it is no event id, and so diverged."""
+        positions = await self._store.positions(stream_ids)
+        return {
+            s: position if position and is_event_id(position) else None for s, position in positions.items()
+        }
 
     async def _look_at_diverged(self) -> None:
         """Queue all diverged streams: some may have been mended, or deleted with their rows."""

@@ -130,8 +130,12 @@ class Table:
             ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
         return {row[0] for row in await fetch(connection, sql, *self._arrays(columns, writes))}
 
-    async def update(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
-        """Update locked rows: one statement for each set of changed columns."""
+    async def update(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> set[str]:
+        """Update locked rows: one statement for each set of changed columns; the streams that were updated.
+
+        A trigger or a policy of another application may leave a row as it was.
+        """
+        updated: set[str] = set()
         groups: dict[tuple[str, ...], list[RowWrite]] = defaultdict(list)
         for write in writes:
             kept = ("generation", "version", "first_event_id") if write.replace else ()
@@ -143,8 +147,9 @@ class Table:
             sql = f"""
                 UPDATE {self.name} AS t
                 SET {assignments}, updated_at = coalesce(i.updated_at, t.updated_at)
-                FROM {self._unnest(keyed)} WHERE t.stream_id = i.stream_id"""
-            await connection.exec_driver_sql(sql, self._arrays(keyed, group))
+                FROM {self._unnest(keyed)} WHERE t.stream_id = i.stream_id RETURNING t.stream_id"""
+            updated |= {row[0] for row in await fetch(connection, sql, *self._arrays(keyed, group))}
+        return updated
 
     async def fence(self, connection: AsyncConnection, stream_id: str) -> None:
         """See to it that whoever has loaded this stream's row already loses its comparison.

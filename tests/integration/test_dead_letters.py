@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import Connection
+from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,7 +17,7 @@ from tests.projecting import Replica, run
 from tests.tallies import tallies
 from tests.writes import create_tallies
 from worker import Event, Keys, ProjectedRow, Projection
-from worker.blocked import Block
+from worker.blocked import Block, BlockedStreams
 from worker.events import EventId
 from worker.letters import Letter, Reason
 from worker.log import Log
@@ -216,6 +219,67 @@ async def test_a_letter_whose_event_is_gone_from_the_log_is_settled(tallying: Re
     assert await told(tallying.engine, "state") == [("resolved",)]
 
 
+async def test_a_stream_that_is_stopped_again_meanwhile_stays_stopped(
+    client: Redis, keys: Keys, tallying: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Replica(client, keys, tallying.engine, tallies())
+    await append(tallying, "add", "fail")
+    await tallying.project("a")
+    await client.xdel(keys.log("a"), "2-0")
+    await make_due(tallying.engine)
+    settle_gone = BlockedStreams.settle_gone
+
+    async def settle_late(blocked: BlockedStreams, events: Mapping[str, EventId]) -> None:
+        monkeypatch.setattr(BlockedStreams, "settle_gone", settle_gone)
+        await append(other, "fail", first=3)
+        assert await other.project("a") == [BLOCKED]
+        await settle_gone(blocked, events)
+
+    monkeypatch.setattr(BlockedStreams, "settle_gone", settle_late)
+    assert await tallying.project("a") == [CAUGHT_UP]
+    assert await stopped(tallying.engine) == {"a": "3-0"}
+
+
+async def test_a_stream_is_stopped_before_one_event_only(tallying: Replica) -> None:
+    await append(tallying, "add", "fail")
+    await tallying.project("a")
+    await tallying.redis.xdel(tallying.keys.log("a"), "2-0")
+    await append(tallying, "fail", first=3)
+    await make_due(tallying.engine)
+    assert await tallying.project("a") == [BLOCKED]
+    assert await told(tallying.engine, "event_id", "state") == [("2-0", "resolved"), ("3-0", "open")]
+
+
+async def test_a_stream_that_is_stopped_earlier_than_before_is_tried_again(tallying: Replica) -> None:
+    """It is not left waiting for somebody to ask for the later event."""
+    await append(tallying, "add", "fail", "add")
+    later = Letter("a", EventId(3, 0), "add", Reason.KILLS_THE_WORKER, "")
+    await tallying.blocked.add([Block(None, later)], retried=False)
+    earlier = Letter("a", EventId(2, 0), "fail", Reason.HANDLER_FAILED, "")
+    await tallying.blocked.add([Block(None, earlier)])
+    await make_due(tallying.engine)
+    assert await tallying.blocked.due(10) == ["a"]
+    assert await tallying.project("a") == [BLOCKED]
+    assert await told(tallying.engine, "event_id", "state", "attempts") == [
+        ("2-0", "open", 2),
+        ("3-0", "resolved", 1),
+    ]
+
+
+async def test_a_worker_that_is_frozen_while_it_settles_letters_does_not_hold_them_for_ever(
+    tallying: Replica,
+) -> None:
+    found: list[Any] = []
+
+    def look(connection: Connection) -> None:
+        found.append(connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar())
+
+    listen(tallying.engine.sync_engine, "commit", look)
+    await tallying.blocked.settle_stale()
+    await tallying.blocked.settle_gone({"a": EventId(1, 0)})
+    assert found == ["10s", "10s"]
+
+
 async def test_a_thousand_failing_streams_are_recorded_in_one_transaction(tallying: Replica) -> None:
     streams = [f"s{number}" for number in range(1_000)]
     for stream_id in streams:
@@ -292,6 +356,18 @@ async def test_a_table_that_takes_no_row_at_all_is_nobodys_dead_letter(replica: 
     assert await letters(replica.engine) == []
     await run(replica.engine, "ALTER TABLE stream_projections ALTER foreign_column DROP NOT NULL")
     assert await replica.project("new") == [CAUGHT_UP]
+
+
+async def test_a_table_that_refuses_every_commit_is_nobodys_dead_letter(replica: Replica) -> None:
+    await run(
+        replica.engine,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'",
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON stream_projections "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    await replica.append("a", "user_message")
+    assert await replica.project("a") == [Outcome.REFUSED]
+    assert await letters(replica.engine) == []
 
 
 async def test_a_row_that_cannot_even_be_loaded_stops_its_stream_alone(

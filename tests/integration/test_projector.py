@@ -226,3 +226,32 @@ async def test_a_row_that_postgresql_refuses_holds_up_no_other_stream(
     row = await replica.row("c")
     assert row is not None
     assert row["name"] == "bad"
+
+
+async def test_a_row_that_was_set_back_is_folded_on_although_its_claims_are_there(replica: Replica) -> None:
+    await replica.append("a", "user_message", at="1-0")
+    await replica.append("a", "strategy_link", {"wdkStrategyId": 7}, at="2-0")
+    await replica.append("a", "strategy_link", {"wdkStrategyId": 8}, at="3-0")
+    await replica.project("a")
+    await run(replica.engine, "UPDATE stream_projections SET last_event_id = '1-0'")
+    await replica.append("a", "user_message", at="4-0")
+    assert await replica.project("a") == [LOST]
+    assert await replica.project("a") == [CAUGHT_UP]
+    row = await replica.row("a")
+    assert row is not None
+    assert (row["last_event_id"], row["wdk_strategy_id"]) == ("4-0", 8)
+
+
+async def test_a_row_that_a_trigger_keeps_as_it_was_is_not_taken_for_written(replica: Replica) -> None:
+    await replica.append("a", "user_message", at="1-0")
+    await replica.project("a")
+    await run(
+        replica.engine,
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER keep BEFORE UPDATE ON stream_projections FOR EACH ROW EXECUTE FUNCTION keep()",
+    )
+    await replica.append("a", "user_message", at="2-0")
+    assert await replica.project("a") == [LOST]
+    await run(replica.engine, "DROP TRIGGER keep ON stream_projections")
+    assert await replica.project("a") == [CAUGHT_UP]
+    assert await replica.positions("a") == ["2-0"]

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.projecting import Replica, run, statements, without
 from worker import Keys
+from worker.diverged import DivergedStreams
 from worker.outcome import Outcome
 
 CAUGHT_UP, LOST, DIVERGED = Outcome.CAUGHT_UP, Outcome.LOST, Outcome.DIVERGED
@@ -95,6 +96,29 @@ async def test_a_log_that_was_emptied_leaves_the_row_as_it_is(replica: Replica) 
     await cut(replica, "1-0")
     assert await settle(replica, "a") is DIVERGED
     assert await replica.row("a") == row
+
+
+@pytest.mark.parametrize("position", ["", "nonsense", "5", "5-01", "18446744073709551616-0"])
+async def test_a_position_that_no_log_can_hold_is_diverged_and_holds_up_nobody_else(
+    replica: Replica, position: str
+) -> None:
+    await run(
+        replica.engine,
+        "INSERT INTO stream_projections (stream_id, last_event_id, version) "
+        f"VALUES ('a', '{position}', {replica.projection.version})",
+    )
+    await replica.append("a", "user_message", at="5-1")
+    await replica.append("b", "user_message", at="5-1")
+    assert await replica.project("a", "b") == [DIVERGED, CAUGHT_UP]
+    assert await replica.positions("a", "b") == [position, "5-1"]
+
+
+async def test_a_divergence_that_redis_forgot_is_told_again(client: Redis, keys: Keys) -> None:
+    diverged = DivergedStreams(client, keys, "strategies")
+    await diverged.add("a", "1-0")
+    await client.delete(keys.diverged("strategies"))
+    await diverged.add("a", "1-0")
+    assert await diverged.count() == 1
 
 
 async def test_a_log_that_has_its_tail_back_goes_on(replica: Replica) -> None:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.servers import RunningServers
 from tests.serving import Serving, serving
 from tests.tallies import tallies
 from tests.waiting import wait_until
-from tests.writes import create_tallies
+from tests.writes import create_tallies, run
 from worker import Keys
 from worker.projector import Projector
 from worker.replicas import ReplicaReport
@@ -208,3 +209,15 @@ async def test_a_part_that_dies_stops_the_service_with_its_error(
             await running.running
     assert caught.group_contains(ZeroDivisionError, match="a bug")
     assert await running.pending() == 1
+
+
+async def test_a_position_that_no_log_can_hold_stops_neither_sweep_nor_stream_of_others(
+    servers: RunningServers, database_url: str, keys: Keys, engine: AsyncEngine, redis: Redis
+) -> None:
+    sql = "INSERT INTO stream_projections (stream_id, last_event_id, version) VALUES ('a', '', 1)"
+    await run(engine, sql)
+    for stream_id in ("a", "b"):
+        await redis.xadd(keys.log(stream_id), {"op": "", "type": "user_message", "data": "{}"}, id="1-0")
+    async with serving(servers.redis_url, database_url, keys) as running:
+        await running.reached("b", "1-0")
+        assert await running.at("a", "")

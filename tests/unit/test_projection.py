@@ -226,6 +226,34 @@ def test_what_no_row_can_hold_is_a_failure_of_the_event_that_set_it(
     assert folded.remarks == ()
 
 
+def test_a_handler_that_takes_its_event_apart_fails_and_stops_nothing_else() -> None:
+    projection = tallies()
+
+    @projection.on("take")
+    def take(row: Tally, event: Event) -> None:
+        row.total += event.data.pop("n")
+
+    folded = projection.fold(projection.new_state, [event(1, "take", n=1), event(2, "refuse")])
+    assert folded.failure is not None
+    assert (folded.failure.event_id, folded.last) == (EventId(1, 0), None)
+
+
+def test_a_rejection_that_cannot_say_why_is_a_failure() -> None:
+    class MuteError(RejectedEventError):
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+    projection = tallies()
+
+    @projection.on("mute")
+    def mute(row: Tally, event: Event) -> None:
+        raise MuteError
+
+    folded = projection.fold(projection.new_state, [added(1), event(2, "mute"), added(3)])
+    assert folded.failure is not None
+    assert (folded.failure.event_id, folded.last) == (EventId(2, 0), EventId(1, 0))
+
+
 def test_a_remark_tells_of_an_event_that_was_applied() -> None:
     assert fold(event(1, "tell", n=5)).remarks == (Remark(EventId(1, 0), "told", "5"),)
 
