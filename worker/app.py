@@ -18,6 +18,7 @@ from worker.database import make_engine, parse_database_url
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.handover import Handover
 from worker.leases import Leases
 from worker.loading import load_projections
 from worker.log import Log
@@ -100,6 +101,9 @@ def make_service(
     store = Store(servers.engine, projection)
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    handover = Handover(redis, feed, leases, pending)
     sweep = Sweep(
         redis,
         keys,
@@ -111,15 +115,15 @@ def make_service(
         consumer=consumer,
         period=sweep_period,
         stop=stop,
+        handover=handover,
     )
-    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
-    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    feed.hints_lost = sweep.request
     return Service(
         projection,
         consumer,
         feed,
         FeedUpkeep(redis, feed, leases),
-        leases,
+        handover,
         pending,
         Projector(projection, logs, store, cache),
         sweep,

@@ -43,20 +43,12 @@ class Feed:
     they told.
     """
 
-    def __init__(
-        self,
-        redis: Redis,
-        keys: Keys,
-        *,
-        group: str,
-        consumer: str,
-        hints_lost: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, group: str, consumer: str) -> None:
         self._redis = redis
-        self._keys = keys
+        self.keys = keys
         self.group = group
         self.consumer = consumer
-        self.hints_lost = hints_lost
+        self.hints_lost: Callable[[], None] = lambda: None
         self.names = [keys.feed(partition) for partition in range(keys.partitions)]
         self._partitions = {name.encode(): partition for partition, name in enumerate(self.names)}
         self.held = list(range(keys.partitions))
@@ -64,6 +56,7 @@ class Feed:
         self._holds_some.set()
         # Where to go on in this consumer's own pending entries; None once they have all been read.
         self._own_pending_after: dict[int, bytes] | None = None
+        self._joined_before = False
         self.malformed = 0
 
     def hold(self, partitions: Collection[int]) -> None:
@@ -80,25 +73,29 @@ class Feed:
         May be called again at any time. Own pending entries are read first afterwards. Raises
         FeedPartitionsError when the deployment uses another number of partitions.
         """
-        await self._redis.setnx(self._keys.feed_partitions, self._keys.partitions)
-        stored = await self._redis.get(self._keys.feed_partitions) or self._keys.partitions
+        await self._redis.setnx(self.keys.feed_partitions, self.keys.partitions)
+        stored = await self._redis.get(self.keys.feed_partitions) or self.keys.partitions
         try:
             agreed = int(stored)
         except ValueError:
             raise FeedPartitionsError(
-                f"Key {self._keys.feed_partitions} holds no number: set it to that of the deployment."
+                f"Key {self.keys.feed_partitions} holds no number: set it to that of the deployment."
             ) from None
-        if agreed != self._keys.partitions:
+        if agreed != self.keys.partitions:
             raise FeedPartitionsError(
                 f"The deployment reads {agreed} feed partitions, this worker is set to "
-                f"{self._keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
+                f"{self.keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
             )
         commands = [("XGROUP", "CREATE", name, self.group, "0", "MKSTREAM") for name in self.names]
+        made_anew = False
         for reply in await pipelined(self._redis, commands):
             if not refused(reply):
-                self.hints_lost()  # There was no group: what it had not read yet may have been dropped.
+                made_anew = True
             elif not str(reply).startswith("BUSYGROUP"):
                 raise reply
+        if made_anew and self._joined_before:  # What the group had not read yet may have been dropped.
+            self.hints_lost()
+        self._joined_before = True
         self.read_own_pending_next()
 
     async def read(self, count: int, block: timedelta = READ_BLOCK) -> list[Hint]:
@@ -163,7 +160,7 @@ class Feed:
 
     def read_own_pending_next(self) -> None:
         """Let the next reads show everything that is pending for this consumer."""
-        self._own_pending_after = dict.fromkeys(range(self._keys.partitions), b"0-0")
+        self._own_pending_after = dict.fromkeys(range(self.keys.partitions), b"0-0")
 
     async def acknowledge(self, hints: Iterable[Hint]) -> None:
         """Tell the group that these hints are done. Call it only after the commit that makes it true."""
@@ -188,7 +185,7 @@ class Feed:
 
     async def leave(self) -> bool:
         """Remove this consumer from the group wherever nothing is pending for it; whether it is gone."""
-        return all([await self.remove(self.consumer, p) for p in range(self._keys.partitions)])
+        return all([await self.remove(self.consumer, p) for p in range(self.keys.partitions)])
 
 
 def is_missing_group(error: RedisError) -> bool:

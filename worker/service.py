@@ -15,8 +15,8 @@ import structlog
 from worker.blocked import BlockedStreams
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.handover import Handover
 from worker.hint import Hint
-from worker.leases import Leases, Tenure
 from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Outcome, Projector, StreamResult
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
-_TICK_SECONDS = 0.5
+_TICK_SECONDS = 0.25
 _REPORTS_A_LAG_LINE = 60
 
 
@@ -55,7 +55,7 @@ class Service:
     """
 
     def __init__(
-        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
+        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, handover: Handover,
         pending: Pending, projector: Projector,
         sweep: Sweep, replicas: Replicas, pace: Pace, stop: asyncio.Event,
     ) -> None:  # fmt: skip
@@ -63,7 +63,7 @@ class Service:
         self._consumer = consumer
         self._feed = feed
         self._upkeep = upkeep
-        self._leases = leases
+        self._handover = handover
         self._pending = pending
         self._projector = projector
         self._sweep = sweep
@@ -72,8 +72,7 @@ class Service:
         self._stop = stop
         self._persevere = Perseverance(stop)
         self._blocked = BlockedStreams()
-        self._tenure = Tenure()
-        self._replicas_changed = asyncio.Event()
+        self._retired = asyncio.Event()
         self._all_done = asyncio.Event()
         self._joined = False
         self._started_at = time.time()
@@ -98,39 +97,25 @@ class Service:
     async def _join(self) -> bool:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
         await self._feed.join()
-        await self._tick()
+        await self._handover.tick()
         self._joined = True
         return True
 
     async def _hold_leases(self) -> None:
         """Hold a fair share of the partitions until the stop, and be alive for the others to the end."""
         while not await wait_for(self._stop, _TICK_SECONDS):
-            await self._persevere("renewing leases", self._tick)
-        alive = await self._persevere("giving up partitions", self._retire)
+            await self._persevere("renewing leases", self._handover.tick)
+        alive = await self._persevere("giving up partitions", self._handover.retire)
+        self._retired.set()
         while alive and not await wait_for(self._all_done, _TICK_SECONDS):
-            alive = await self._persevere("renewing leases", self._tick)
-
-    async def _tick(self) -> bool:
-        self._heed(await self._leases.tick())
-        return True
-
-    async def _retire(self) -> bool:
-        self._heed(await self._leases.retire())
-        return True
-
-    def _heed(self, tenure: Tenure) -> None:
-        before, self._tenure = self._tenure, tenure
-        self._feed.hold(tenure.partitions)
-        if tenure.partitions != before.partitions:
-            log.info("partitions_held", partitions=sorted(tenure.partitions))
-        if tenure != before:
-            self._replicas_changed.set()
+            alive = await self._persevere("renewing leases", self._handover.tick)
 
     async def _read_hints(self) -> None:
         while not self._stop.is_set():
             await self._pending.room()
             if hints := await self._persevere("reading hints", self._next_hints):
                 await self._take_in(hints)
+        await self._retired.wait()
         self._pending.close()
 
     async def _project_streams(self) -> None:
@@ -151,14 +136,14 @@ class Service:
         # Often enough for a short claim_after, yet never in a busy loop.
         pause = min(_HOUSEKEEPING_SECONDS, max(self._pace.claim_after.total_seconds(), 0.5))
         while not self._stop.is_set():
-            self._replicas_changed.clear()
+            self._handover.replicas_changed.clear()
             await self._inherit_hints()
             abandoned = partial(self._upkeep.claim_abandoned, self._pace.claim_after)
             if hints := await self._persevere("claiming abandoned hints", abandoned):
                 await self._take_in(hints)
             await self._persevere("trimming the feed", self._upkeep.trim)
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
-            await wait_for_any([self._stop, self._replicas_changed], pause)
+            await wait_for_any([self._stop, self._handover.replicas_changed], pause)
 
     async def _inherit_hints(self) -> None:
         """Take over what dead replicas had in hand in our partitions, as there is room for it."""
@@ -233,7 +218,7 @@ class Service:
         return ReplicaReport(
             consumer=self._consumer,
             version=self._projection.version,
-            partitions=sorted(self._tenure.partitions),
+            partitions=sorted(self._handover.tenure.partitions),
             started_at=self._started_at,
             reported_at=time.time(),
             pending_streams=len(self._pending),
@@ -247,7 +232,7 @@ class Service:
         try:
             await self._sweep.release_lease()
             await self._replicas.remove([self._consumer])
-            await self._leases.leave()
+            await self._handover.leave()
             await self._feed.leave()
         except SERVER_ERRORS as error:
             log.warning("handover_failed", error=str(error))

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from worker.cache import RowCache
 from worker.events import EventId
+from worker.handover import Handover
 from worker.keys import Keys
 from worker.log import Finding, Log, PageRequest
 from worker.pending import Pending
@@ -64,6 +65,9 @@ class SweepReport:
 class Sweep:
     """Finds streams whose log is ahead of their row and queues them, behind those with hints.
 
+    Streams whose hints another replica reads are left to it, by a hint: two that project the same stream at
+    the same time waste work.
+
     It remembers for each stream up to which entry nothing is left to do, and passes over it while its log
     still ends there: most logs end in entries that are not projected, so their last id alone says little.
     The memory is dropped now and then, so that a row that was deleted or changed by hand is noticed, too.
@@ -72,6 +76,7 @@ class Sweep:
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
         *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
+        handover: Handover | None = None,
     ) -> None:  # fmt: skip
         self._redis = redis
         self._keys = keys
@@ -82,10 +87,12 @@ class Sweep:
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
+        self._handover = handover
         self._requested = asyncio.Event()
         self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
+        self._passed_on: dict[str, str | None] = {}
         self._know_rows = False
         self._forget_at = 0.0
         self._rows_seen_to = ""
@@ -120,6 +127,8 @@ class Sweep:
         if not await self._hold_lease() and not requested:
             return None
         self._requested.clear()
+        if requested:
+            self._passed_on.clear()
         swept = False
         try:
             report = await self._sweep(requested=requested)
@@ -133,6 +142,7 @@ class Sweep:
         started = time.monotonic()
         if started >= self._forget_at:
             self._settled.clear()
+            self._passed_on.clear()
             self._know_rows = False
             self._forget_at = started + _LOOK_AGAIN_AFTER.total_seconds()
         report = SweepReport()
@@ -237,6 +247,12 @@ class Sweep:
         return vanished
 
     async def _queue(self, stream_id: str, last_id: str | None) -> None:
+        """Have a stream projected: here, or by the replica that reads its hints, and may be at it already."""
+        if self._handover is not None and not self._handover.reads(stream_id):
+            if self._passed_on.get(stream_id, "") != last_id:  # Once for each end of the log.
+                self._passed_on[stream_id] = last_id
+                await self._handover.hint(stream_id)
+            return
         await self._pending.swept_room()
         self._queued[stream_id] = last_id
         self._cache.pop(stream_id)  # What is remembered of the row may be why it is behind.
