@@ -26,6 +26,8 @@ The parts
 `keys`                  the names of all keys in Redis, and feed partitions
 `emit`                  producers' side; `batch_emit` for many events from a file
 `log`, `feed`           reading logs; this replica's place in the consumer group
+`feed_upkeep`           hints that dead replicas had in hand, hints that nobody needs any more
+`leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `store`, `cache`        rows in PostgreSQL; hot rows in memory
 `letters`               dead letters: events that could not be applied
 `pending`               the queue between readers and projector
