@@ -6,6 +6,7 @@ such a replica in a process of its own.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 from worker import __main__ as command
@@ -14,16 +15,25 @@ from worker.leases import Leases, Tenure
 
 
 class NoLeases(Leases):
-    """Holds all partitions until it retires, and asks nobody."""
+    """Holds all partitions, and asks nobody."""
+
+    _retired = False
 
     async def tick(self) -> Tenure:
-        return Tenure(frozenset(range(self.partitions)))
+        return Tenure(frozenset() if self._retired else frozenset(range(self.partitions)))
 
     async def retire(self) -> Tenure:
-        return Tenure()
+        self._retired = True
+        return await self.tick()
+
+    async def release(self) -> Tenure:
+        return await self.tick()
 
     async def leave(self) -> None:
         pass
+
+    async def dead_among(self, consumers: Collection[str]) -> set[str]:
+        return set()
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ The parts
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `feed`           reading logs; this replica's place in the consumer group
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
-`leases`                which replicas are alive, and which feed partitions each of them reads
+`leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `table`, `store`        statements on rows; transactions that load and write them
 `cache`                 hot rows in memory
 `letters`, `blocked`    dead letters: events that could not be applied; streams that stand before one

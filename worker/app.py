@@ -22,6 +22,7 @@ from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.handover import Handover
 from worker.health import Health
 from worker.isolation import Isolation
 from worker.leases import Leases
@@ -118,6 +119,9 @@ def make_service(
     diverged = DivergedStreams(redis, keys, projection.name)
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
+    feed = Feed(redis, keys, group=projection.name, consumer=consumer)
+    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    handover = Handover(redis, feed, leases, pending)
     sweep = Sweep(
         redis,
         keys,
@@ -126,17 +130,17 @@ def make_service(
         cache,
         pending,
         diverged,
+        handover,
         projection=projection.name,
         consumer=consumer,
         period=sweep_period,
         stop=stop,
     )
+    feed.hints_lost = sweep.request
     persevere = Perseverance(
         stop, health, projection=projection.name, races=projection.races, renew=partial(renew, redis)
     )
     projector = Projector(projection, logs, store, blocked, cache)
-    feed = Feed(redis, keys, group=projection.name, consumer=consumer, hints_lost=sweep.request)
-    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
     isolation = Isolation(projector, suspects, store, blocked, logs, races=projection.races)
     return Service(
         projection,
@@ -144,6 +148,7 @@ def make_service(
         feed,
         FeedUpkeep(redis, feed, leases),
         leases,
+        handover,
         pending,
         projector,
         isolation,

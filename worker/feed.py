@@ -46,20 +46,12 @@ class Feed:
     they told.
     """
 
-    def __init__(
-        self,
-        redis: Redis,
-        keys: Keys,
-        *,
-        group: str,
-        consumer: str,
-        hints_lost: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, group: str, consumer: str) -> None:
         self._redis = redis
-        self._keys = keys
+        self.keys = keys
         self.group = group
         self.consumer = consumer
-        self.hints_lost = hints_lost
+        self.hints_lost: Callable[[], None] = lambda: None
         self.names = [keys.feed(partition) for partition in range(keys.partitions)]
         self._partitions = {name.encode(): partition for partition, name in enumerate(self.names)}
         self.held = list(range(keys.partitions))
@@ -70,6 +62,7 @@ class Feed:
         self._own_pending_after: dict[int, bytes] | None = None
         self._wrong: frozenset[int] = frozenset()
         self._look_again_at = 0.0
+        self._joined_before = False
         self.malformed = 0
         self._tell_malformed_at = 0.0
 
@@ -84,7 +77,7 @@ class Feed:
 
     def reads(self, stream_id: str) -> bool:
         """Whether this replica holds the partition of a stream's hints."""
-        return self._keys.partition(stream_id) in self._holds
+        return self.keys.partition(stream_id) in self._holds
 
     async def join(self) -> None:
         """Agree on the number of partitions; make the group, from the start of the feed, where it is missing.
@@ -95,23 +88,27 @@ class Feed:
         """
         await self._agree()
         wrong: set[int] = set()
+        made_anew = False
         commands = [("XGROUP", "CREATE", name, self.group, "0", "MKSTREAM") for name in self.names]
         for partition, reply in enumerate(await pipelined(self._redis, commands)):
             if not refused(reply):
-                self.hints_lost()  # There was no group: what it had not read yet may have been dropped.
+                made_anew = True
             elif _is_wrong_type(reply):
                 wrong.add(partition)
             elif not str(reply).startswith("BUSYGROUP"):
                 raise reply
+        if made_anew and self._joined_before:  # What the group had not read yet may have been dropped.
+            self.hints_lost()
+        self._joined_before = True
         self._leave_out(frozenset(wrong))
         self.read_own_pending_next()
 
     async def _agree(self) -> None:
         """Agree with the deployment on the number of partitions."""
-        name = self._keys.feed_partitions
-        await self._redis.setnx(name, self._keys.partitions)
+        name = self.keys.feed_partitions
+        await self._redis.setnx(name, self.keys.partitions)
         try:
-            agreed = int(await self._redis.get(name) or self._keys.partitions)
+            agreed = int(await self._redis.get(name) or self.keys.partitions)
         except ValueError:
             raise FeedPartitionsError(
                 f"Key {name} holds no number: set it to that of the deployment."
@@ -120,10 +117,10 @@ class Feed:
             if not _is_wrong_type(error):
                 raise
             raise ResponseError(f"WRONGTYPE Key {name} holds no number: delete it.") from error
-        if agreed != self._keys.partitions:
+        if agreed != self.keys.partitions:
             raise FeedPartitionsError(
                 f"The deployment reads {agreed} feed partitions, this worker is set to "
-                f"{self._keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
+                f"{self.keys.partitions}: set WORKER_FEED_PARTITIONS={agreed}."
             )
 
     def _leave_out(self, wrong: frozenset[int]) -> None:
@@ -204,7 +201,7 @@ class Feed:
 
     def read_own_pending_next(self) -> None:
         """Let the next reads show everything that is pending for this consumer."""
-        readable = set(range(self._keys.partitions)) - self._wrong
+        readable = set(range(self.keys.partitions)) - self._wrong
         self._own_pending_after = dict.fromkeys(sorted(readable), b"0-0") or None
 
     async def acknowledge(self, hints: Iterable[Hint]) -> None:
@@ -231,7 +228,7 @@ class Feed:
 
     async def leave(self) -> bool:
         """Remove this consumer from the group wherever nothing is pending for it; whether it is gone."""
-        partitions = sorted(set(range(self._keys.partitions)) - self._wrong)
+        partitions = sorted(set(range(self.keys.partitions)) - self._wrong)
         return all([await self.remove(self.consumer, partition) for partition in partitions])
 
 

@@ -55,8 +55,7 @@ class FeedUpkeep:
         It gives one page of one replica's hints: call it again until there are none.
         """
         consumers = await self._consumers()
-        # Asked after the look at the group, so that a replica that has just come does not count as dead.
-        dead = (await self._leases.tick()).dead_among({consumer.name for consumer in consumers})
+        dead = await self._leases.dead_among({consumer.name for consumer in consumers})
         for consumer in consumers:
             while consumer.name in dead and not await self._feed.remove(consumer.name, consumer.partition):
                 if hints := await self._inherit_from(consumer):

@@ -58,6 +58,10 @@ class Keys:
         """A hash: feed partitions to the replicas that read them."""
         return f"{self.prefix}worker:{projection}:leases"
 
+    def given(self, projection: str) -> str:
+        """A set: replicas that others have given hints to, until they notice."""
+        return f"{self.prefix}worker:{projection}:given"
+
     def sweep_lease(self, projection: str) -> str:
         return f"{self.prefix}worker:{projection}:sweep-lease"
 

@@ -1,7 +1,8 @@
 """Leases: which replicas are alive, and which feed partitions each of them reads.
 
 They are soft. A replica that is late in noticing what it has lost, or two that read the same partition, waste
-work and harm nothing: what counts is the comparison with the row. So nothing here waits for anybody.
+work and harm nothing: what counts is the comparison with the row. To waste little, a partition is taken from
+the dead only; a live replica that holds too many lets some go by itself.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from worker.redis_client import Script
 LEASE_LIVES = timedelta(seconds=5)
 """How long a replica counts as alive after its last tick."""
 
-# Every tick gives each partition a live holder, and each replica its fair share, at once and for all of them:
-# whoever comes, goes or finds somebody dead does the whole handover, and the others only need to look.
+# Whoever ticks gives every partition that has no live holder to those that hold less than their fair share,
+# itself or others, so that one tick hands over all that a dead or leaving replica held.
 #
 # KEYS: live replicas, a sorted set by expiry in ms, negative for those that want no partitions; leases, a
-# hash. ARGV: this replica, 'share', 'retire' or 'leave', ms that a lease lives, number of partitions.
+# hash; replicas that were given hints, a set. ARGV: this replica, what it wishes, ms that a lease lives,
+# number of partitions. Wishes: 'look' changes nothing for this replica, 'share' keeps it alive, 'release'
+# lets go what is more than its share, 'retire' lets all go, 'leave' is to be alive no more.
 _TICK = Script("""
 local me, wish, lives, partitions = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local expires = string.format('%d', now + lives)
 if wish == 'leave' then
   redis.call('ZREM', KEYS[1], me)
-else
-  local expiry = string.format('%d', now + lives)
-  redis.call('ZADD', KEYS[1], wish == 'share' and expiry or '-' .. expiry, me)
+elseif wish == 'retire' then
+  redis.call('ZADD', KEYS[1], '-' .. expires, me)
+elseif wish ~= 'look' then
+  redis.call('ZADD', KEYS[1], expires, me)
 end
 
 local live, sharing, held = {}, {}, {}
@@ -42,6 +47,7 @@ for at = 1, #members, 2 do
   -- One that expires later than a new one was alive before the server's clock went back.
   if expiry <= now or expiry > now + lives then
     redis.call('ZREM', KEYS[1], name)
+    redis.call('SREM', KEYS[3], name)
   else
     live[#live + 1] = name
     if score > 0 then
@@ -64,36 +70,34 @@ table.sort(sharing, function(one, other)
   if #held[one] ~= #held[other] then return #held[one] > #held[other] end
   return one < other
 end)
-local share = {}
+local share, surplus = {}, {}
 for rank, name in ipairs(sharing) do
   share[name] = math.floor(partitions / #sharing) + (rank <= partitions % #sharing and 1 or 0)
-  while #held[name] > share[name] do free[#free + 1] = table.remove(held[name]) end
 end
+local too_many = wish == 'release' and free or surplus
+while held[me] and #held[me] > share[me] do too_many[#too_many + 1] = table.remove(held[me]) end
 for _, name in ipairs(sharing) do
-  while #held[name] < share[name] do
+  while #held[name] < share[name] and #free > 0 do
     local partition = table.remove(free)
     table.insert(held[name], partition)
     redis.call('HSET', KEYS[2], partition, name)
   end
 end
 for _, partition in ipairs(free) do redis.call('HDEL', KEYS[2], partition) end
-return {held[me] or {}, live}
+return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0}
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """The partitions that this replica holds, and the names of all replicas that are alive, its own included.
+    """The partitions that a replica is to read, and the names of all that are alive, its own included.
 
-    ``live`` is None where nobody keeps count; then nobody counts as dead.
+    ``given`` says that others have given it hints since its last tick: they are among its own pending ones.
     """
 
     partitions: frozenset[int] = frozenset()
-    live: frozenset[str] | None = None
-
-    def dead_among(self, consumers: Collection[str]) -> set[str]:
-        """Which of these consumers of the group are no live replicas."""
-        return set() if self.live is None else set(consumers) - self.live
+    live: frozenset[str] = frozenset()
+    given: bool = False
 
 
 class Leases:
@@ -106,16 +110,21 @@ class Leases:
     def __init__(self, redis: Redis, keys: Keys, *, projection: str, consumer: str) -> None:
         self.partitions = keys.partitions
         self._redis = redis
-        self._names = [keys.live_replicas(projection), keys.leases(projection)]
+        self._names = [keys.live_replicas(projection), keys.leases(projection), keys.given(projection)]
         self._consumer = consumer
         self._wish = "share"
 
     async def tick(self) -> Tenure:
         """Say that this replica is alive, and how things stand; to be called several times in LEASE_LIVES.
 
-        One that stood still for longer has lost its partitions, and gets its share of them again.
+        One that stood still for longer has lost its partitions, and gets a share of them again. One that
+        holds more than its share is told to read no more than that; the others get the rest by `release`.
         """
         return await self._tick(self._wish)
+
+    async def release(self) -> Tenure:
+        """A tick that hands what is more than a fair share to the others."""
+        return await self._tick("release" if self._wish == "share" else self._wish)
 
     async def retire(self) -> Tenure:
         """Hand all partitions to the others, for good. Until it leaves, this replica must go on ticking.
@@ -125,6 +134,13 @@ class Leases:
         self._wish = "retire"
         return await self.tick()
 
+    async def dead_among(self, consumers: Collection[str]) -> set[str]:
+        """Which of these are no live replicas. This one never is, even if it is late with its tick.
+
+        A replica that comes is alive before its name turns up anywhere else. So get to know the names first.
+        """
+        return set(consumers) - {self._consumer} - (await self._tick("look")).live
+
     async def leave(self) -> None:
         """Be no live replica any more: others take the partitions, and the hints that are still pending."""
         await self._tick("leave")
@@ -132,5 +148,5 @@ class Leases:
     async def _tick(self, wish: str) -> Tenure:
         lives_ms = int(LEASE_LIVES.total_seconds() * 1000)
         arguments = [self._consumer, wish, lives_ms, self.partitions]
-        partitions, live = await _TICK(self._redis, self._names, arguments)
-        return Tenure(frozenset(partitions), frozenset(name.decode() for name in live))
+        partitions, live, given = await _TICK(self._redis, self._names, arguments)
+        return Tenure(frozenset(partitions), frozenset(name.decode() for name in live), bool(given))

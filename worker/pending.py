@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,14 @@ class Work:
 
     stream_id: str
     hints: Sequence[Hint]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What was taken out of the queue: hints, and streams that only the sweep had found."""
+
+    hints: list[Hint] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)
 
 
 Queue = OrderedDict[str, None]
@@ -65,6 +73,7 @@ class Pending:
         self._hurried = False
         self._closed = False
         self._changed = asyncio.Event()
+        self._finished = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._swept_room = asyncio.Event()
@@ -121,6 +130,40 @@ class Pending:
             self._first_added_at = asyncio.get_running_loop().time()
         queue[stream_id] = None
         self._changed.set()
+
+    async def withdraw(self, goes: Callable[[str], bool], patience: timedelta) -> Withdrawn:
+        """Take out the streams that go, so that somebody else may project them.
+
+        Streams in flight are waited for, up to ``patience``; those that take longer stay in hand.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience.total_seconds()
+        withdrawn = Withdrawn()
+        self._take_out(goes, withdrawn)
+        while loop.time() < deadline and any(s.in_flight and goes(name) for name, s in self._streams.items()):
+            self._finished.clear()
+            await wait_for(self._finished, deadline - loop.time())
+            self._take_out(goes, withdrawn)
+        return withdrawn
+
+    def _take_out(self, goes: Callable[[str], bool], withdrawn: Withdrawn) -> None:
+        hinted, swept = ([name for name in queue if goes(name)] for queue in (self._hinted, self._swept))
+        hints: list[Hint] = []
+        for stream_id in hinted:
+            hints += self._streams[stream_id].hints
+            del self._hinted[stream_id], self._streams[stream_id]
+        for stream_id in swept:
+            del self._swept[stream_id], self._streams[stream_id]
+        self._put_down(hints)
+        self._make_swept_room()
+        self._changed.set()
+        withdrawn.hints.extend(hints)
+        withdrawn.swept.extend(swept)
+
+    def _put_down(self, hints: Iterable[Hint]) -> None:
+        self._in_hand.difference_update(hints)
+        if len(self._in_hand) < self._max_hints:
+            self._room.set()
 
     async def room(self) -> None:
         """Wait until there is room for more hints."""
@@ -215,9 +258,8 @@ class Pending:
                 self._resting[work.stream_id] = asyncio.get_running_loop().call_later(rest_seconds, wake)
                 return
         else:
-            self._in_hand.difference_update(work.hints)
-            if len(self._in_hand) < self._max_hints:
-                self._room.set()
+            self._put_down(work.hints)
+        self._finished.set()
         if stream.queued:
             self._put(work.stream_id, self._hinted if stream.hints else self._swept)
         else:

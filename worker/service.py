@@ -16,10 +16,11 @@ from worker.blocked import BlockedStreams
 from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
+from worker.handover import Handover
 from worker.health import Health
 from worker.hint import Hint
 from worker.isolation import Isolation
-from worker.leases import Leases, Tenure
+from worker.leases import Leases
 from worker.outcome import StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
-_TICK_SECONDS = 0.5
+_TICK_SECONDS = 0.25
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
 _CERTAINTY_SECONDS = 2.0
@@ -65,16 +66,16 @@ class Service:
 
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
-        pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
-        blocked: BlockedStreams, aftermath: Aftermath,
-        sweep: Sweep, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
-        stop: asyncio.Event,
+        handover: Handover, pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
+        blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, replicas: Replicas, pace: Pace,
+        persevere: Perseverance, health: Health, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
         self._feed = feed
         self._upkeep = upkeep
         self._leases = leases
+        self._handover = handover
         self._pending = pending
         self._projector = projector
         self._isolation = isolation
@@ -87,8 +88,7 @@ class Service:
         self._persevere = persevere
         self._health = health
         self._stop = stop
-        self._tenure = Tenure()
-        self._replicas_changed = asyncio.Event()
+        self._retired = asyncio.Event()
         self._all_done = asyncio.Event()
         self._seem_dead: dict[str, float] = {}
         self._joined = False
@@ -125,32 +125,17 @@ class Service:
     async def _join(self) -> None:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
         await self._feed.join()
-        await self._tick()
+        await self._handover.tick()
         self._joined = True
 
     async def _hold_leases(self) -> None:
         """Hold a fair share of the partitions until the stop, and be alive for the others to the end."""
         while not await wait_for(self._stop, _TICK_SECONDS):
-            await self._persevere("renewing leases", self._tick)
-        alive = await self._persevere("giving up partitions", self._retire)
+            await self._persevere("renewing leases", self._handover.tick)
+        alive = await self._persevere("giving up partitions", self._handover.retire)
+        self._retired.set()
         while alive and not await wait_for(self._all_done, _TICK_SECONDS):
-            alive = await self._persevere("renewing leases", self._tick)
-
-    async def _tick(self) -> bool:
-        self._heed(await self._leases.tick())
-        return True
-
-    async def _retire(self) -> bool:
-        self._heed(await self._leases.retire())
-        return True
-
-    def _heed(self, tenure: Tenure) -> None:
-        before, self._tenure = self._tenure, tenure
-        self._feed.hold(tenure.partitions)
-        if tenure.partitions != before.partitions:
-            log.info("partitions_held", partitions=sorted(tenure.partitions))
-        if tenure != before:
-            self._replicas_changed.set()
+            alive = await self._persevere("renewing leases", self._handover.tick)
 
     async def _read_hints(self) -> None:
         while not self._stop.is_set():
@@ -158,6 +143,7 @@ class Service:
             if hints := await self._persevere("reading hints", self._next_hints):
                 reach(Point.HINTS_READ)
                 await self._take_in(hints)
+        await self._retired.wait()
         self._pending.close()
 
     async def _project_streams(self) -> None:
@@ -177,7 +163,7 @@ class Service:
         # Often enough for a short claim_after, yet never in a busy loop.
         pause = min(_HOUSEKEEPING_SECONDS, max(self._pace.claim_after.total_seconds(), 0.5))
         while not self._stop.is_set():
-            self._replicas_changed.clear()
+            self._handover.replicas_changed.clear()
             await self._persevere("counting deaths", self._bury)
             await self._inherit_hints()
             abandoned = partial(self._upkeep.claim_abandoned, self._pace.claim_after)
@@ -186,7 +172,7 @@ class Service:
             await self._persevere("trimming the feed", self._upkeep.trim)
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
             await self._persevere("looking after blocked streams", self._look_after_blocked)
-            await wait_for_any([self._stop, self._replicas_changed], pause)
+            await wait_for_any([self._stop, self._handover.replicas_changed], pause)
 
     async def _bury(self) -> None:
         """Count the deaths of replicas, before what they had in hand is taken over.
@@ -202,8 +188,7 @@ class Service:
 
     async def _dead_at_work(self) -> set[str]:
         """Who is alive is asked last, so that a replica that has just come does not count as dead."""
-        at_work = await self._suspects.at_work()
-        return (await self._leases.tick()).dead_among(at_work)
+        return await self._leases.dead_among(await self._suspects.at_work())
 
     async def _inherit_hints(self) -> None:
         """Take over what dead replicas had in hand in our partitions, as there is room for it."""
@@ -269,7 +254,7 @@ class Service:
         return ReplicaReport(
             consumer=self._consumer,
             version=self._projection.version,
-            partitions=sorted(self._tenure.partitions),
+            partitions=sorted(self._handover.tenure.partitions),
             started_at=self._started_at,
             reported_at=time.time(),
             pending_streams=len(self._pending),
@@ -285,7 +270,7 @@ class Service:
         try:
             await self._sweep.release_lease()
             await self._replicas.remove([self._consumer])
-            await self._leases.leave()
+            await self._handover.leave()
             await self._feed.leave()
         except SERVER_ERRORS as error:
             log.warning("handover_failed", error=describe(error))

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     sweep_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     """Pause between sweeps, and so how late an event without a hint may be projected."""
     claim_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
-    """After how long hints that another replica took and did not acknowledge are taken over."""
+    """After how long hints that another live replica took and did not acknowledge are taken over."""
     shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a stop may take before what is left is cancelled."""
     stuck_seconds: Annotated[float, Field(ge=2, le=3600)] = 30

@@ -130,15 +130,35 @@ def _blocked(status: ProjectionStatus) -> str:
 
 def _replicas(status: ProjectionStatus) -> Table:
     table = Table(title=f"{len(status.replicas)} replicas", title_justify="left")
-    for heading in ("replica", "up", "events", "rows written", "lost writes", "in hand"):
+    for heading in (
+        "replica",
+        "up",
+        "partitions",
+        "events",
+        "rows written",
+        "lost writes",
+        "in hand",
+    ):
         table.add_column(heading, justify="left" if heading == "replica" else "right")
     for replica in status.replicas:
         table.add_row(
             replica.consumer,
             f"{time.time() - replica.started_at:,.0f} s",
+            _ranges(replica.partitions),
             f"{replica.events_applied:,}",
             f"{replica.rows_written:,}",
             f"{replica.comparisons_lost:,}",
             f"{replica.pending_streams:,}",
         )
     return table
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in few words: 0-2, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

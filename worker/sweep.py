@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from worker.cache import RowCache
 from worker.diverged import DivergedStreams
 from worker.events import EventId, is_event_id
+from worker.handover import Handover
 from worker.keys import Keys
 from worker.log import NO_STREAM, Finding, Log, PageRequest
 from worker.outcome import Outcome, StreamResult
@@ -66,6 +67,9 @@ class SweepReport:
 class Sweep:
     """Finds streams whose log is ahead of their row and queues them, behind those with hints.
 
+    Streams whose hints another replica reads are left to it at first, by a hint: two that project the same
+    stream at the same time waste work.
+
     It remembers for each stream up to which entry nothing is left to do, and passes over it while its log
     still ends there: most logs end in entries that are not projected, so their last id alone says little.
     The memory is dropped now and then, so that a row that was deleted or changed by hand is noticed, too.
@@ -75,7 +79,8 @@ class Sweep:
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
-        diverged: DivergedStreams, *, projection: str, consumer: str, period: timedelta, stop: asyncio.Event,
+        diverged: DivergedStreams, handover: Handover | None = None, *, projection: str, consumer: str,
+        period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self.untyped_entries = 0
         self._redis = redis
@@ -88,10 +93,12 @@ class Sweep:
         self._projection = projection
         self._consumer = consumer
         self._stop = stop
+        self._handover = handover
         self._requested = asyncio.Event()
         self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
         self._settled: dict[str, str | None] = {}
         self._queued: dict[str, str | None] = {}
+        self._passed_on: dict[str, str | None] = {}
         self._know_rows = False
         self._unusable = UnusableKeys()
         self._forget_at = 0.0
@@ -127,6 +134,8 @@ class Sweep:
         if not await self._hold_lease() and not requested:
             return None
         self._requested.clear()
+        if requested:
+            self._passed_on.clear()
         swept = False
         try:
             report = await self._sweep(requested=requested)
@@ -140,6 +149,7 @@ class Sweep:
         started = time.monotonic()
         if started >= self._forget_at:
             self._settled.clear()
+            self._passed_on.clear()
             self._know_rows = False
             self._forget_at = started + _LOOK_AGAIN_AFTER.total_seconds()
         report = SweepReport()
@@ -265,6 +275,15 @@ class Sweep:
         return vanished
 
     async def _queue(self, stream_id: str, last_id: str | None) -> None:
+        """Have a stream projected by the replica that reads its hints, and may be at it; else here.
+
+        Here, too, if the next sweep finds that it did not get on: a sweep relies on nobody.
+        """
+        elsewhere = self._handover is not None and not self._handover.reads(stream_id)
+        if self._handover and elsewhere and self._passed_on.get(stream_id, "") != last_id:
+            self._passed_on[stream_id] = last_id
+            await self._handover.hint(stream_id)
+            return
         await self._pending.swept_room()
         self._queued[stream_id] = last_id
         self._cache.pop(stream_id)  # What is remembered of the row may be why it is behind.

@@ -257,6 +257,14 @@ async def test_a_group_that_had_to_be_made_anew_may_have_lost_hints(client: Redi
     assert losses == ["lost"]
 
 
+async def test_a_group_that_a_new_replica_makes_has_lost_nothing(client: Redis, keys: Keys) -> None:
+    losses: list[str] = []
+    feed = feed_of(client, keys)
+    feed.hints_lost = lambda: losses.append("lost")
+    await feed.join()
+    assert losses == []  # The first sweep is under way anyway.
+
+
 async def test_hints_that_the_cap_drops_before_they_are_read_are_missed_once(
     client: Redis, one: Keys
 ) -> None:

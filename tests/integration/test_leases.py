@@ -44,6 +44,13 @@ class Replicas:
         """Let it be dead, as if it had not ticked for long."""
         await self.client.zadd(self.keys.live_replicas(self.projection), {name: 1}, xx=True)
 
+    async def settle(self, rng: random.Random) -> dict[str, Tenure]:
+        """Let every replica tick, let go what it has too much of, and look again; what they are told then."""
+        for _ in range(2):
+            names = rng.sample(sorted(self.leases), len(self.leases))
+            tenures = {name: await self.leases[name].release() for name in names}
+        return {name: await self.tick(name) for name in tenures}
+
     async def shares(self) -> list[int]:
         return sorted(Counter((await self.held()).values()).values(), reverse=True)
 
@@ -53,71 +60,72 @@ def replicas(client: Redis, keys: Keys) -> Replicas:
     return Replicas(client, keys)
 
 
-def assert_fair(held: dict[int, str], sharing: set[str], partitions: int) -> None:
-    """Every partition has a holder that wants some, and numbers differ by one at most."""
-    if not sharing:
-        assert held == {}
-        return
-    assert sorted(held) == list(range(partitions))
-    sizes = Counter(held.values())
-    assert set(sizes) <= sharing
-    assert max(sizes.values()) - min(sizes[name] for name in sharing) <= 1
-
-
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("partitions", [1, 3, 8, 17])
-async def test_shares_are_fair_whoever_comes_goes_or_dies(
+async def test_shares_become_fair_whoever_comes_goes_or_dies(
     client: Redis, keys_prefix: str, partitions: int, seed: int
 ) -> None:
     replicas = Replicas(client, Keys(keys_prefix, partitions=partitions))
     rng = random.Random(seed)
-    sharing: set[str] = set()
-    retired: set[str] = set()
-    for _ in range(60):
-        name = f"replica-{rng.randrange(10)}"
-        before = await replicas.held()
-        match rng.choice(["tick", "tick", "tick", "retire", "leave", "die"]):
-            case "tick" if name not in retired:
-                tenure = await replicas.tick(name)
+    sharing, retired = set[str](), set[str]()
+    for _ in range(40):
+        for name in rng.sample([f"replica-{number}" for number in range(10)], rng.randint(1, 3)):
+            if name not in sharing | retired:
+                await replicas.tick(name)
                 sharing.add(name)
-            case "retire" if name in sharing:
-                tenure = await replicas.leases[name].retire()
+            elif rng.random() < 0.3 and name in sharing:
+                await replicas.leases[name].retire()
                 sharing.remove(name)
                 retired.add(name)
-            case "leave" if name in sharing | retired:
+            elif rng.random() < 0.5:
                 await replicas.leases.pop(name).leave()
                 sharing.discard(name)
                 retired.discard(name)
-                assert_fair(await replicas.held(), sharing, partitions)
-                continue
-            case "die" if name in sharing | retired and len(sharing) > 1:
+            else:
                 await replicas.expire(name)
-                replicas.leases.pop(name)
+                del replicas.leases[name]
                 sharing.discard(name)
                 retired.discard(name)
-                name = rng.choice(sorted(sharing))
-                tenure = await replicas.tick(name)
-            case _:
-                continue
+        before = await replicas.held()
+        tenures = await replicas.settle(rng)
         held = await replicas.held()
-        assert_fair(held, sharing, partitions)
-        assert tenure.partitions == {p for p, holder in held.items() if holder == name}
-        assert tenure.live == frozenset(sharing | retired)
-        stayed = [p for p, holder in before.items() if holder in sharing and held[p] == holder]
-        if before and set(before.values()) <= sharing:  # A newcomer takes its own share and no more.
-            assert len(stayed) >= partitions - len(tenure.partitions)
+        sizes = Counter(dict.fromkeys(sharing, 0)) + Counter()
+        sizes.update({name: len(tenures[name].partitions) for name in sharing})
+        assert sorted(held) == (list(range(partitions)) if sharing else [])
+        assert sum(sizes.values()) == len(held)
+        assert not sharing or max(sizes.values()) - min(sizes.values()) <= 1
+        for name, tenure in tenures.items():
+            assert tenure.partitions == {p for p, holder in held.items() if holder == name}
+            assert tenure.live == frozenset(sharing | retired)
+        too_many = sum(max(0, list(before.values()).count(name) - sizes[name]) for name in sharing)
+        moved = [p for p, holder in before.items() if holder in sharing and held[p] != holder]
+        assert len(moved) == too_many  # Nobody loses what is no more than its share.
 
 
-async def test_a_replica_that_joins_has_its_share_at_once(replicas: Replicas) -> None:
+async def test_a_replica_that_joins_has_its_share_when_the_others_let_go(replicas: Replicas) -> None:
     assert (await replicas.tick("a")).partitions == set(range(8))
-    joined = await replicas.tick("b")
-    assert len(joined.partitions) == 4
-    assert joined.partitions | (await replicas.tick("a")).partitions == set(range(8))
+    assert (await replicas.tick("b")).partitions == set()
+    kept = (await replicas.tick("a")).partitions
+    assert len(kept) == 4
+    assert (await replicas.tick("b")).partitions == set()
+    assert (await replicas.leases["a"].release()).partitions == kept
+    assert (await replicas.tick("b")).partitions == set(range(8)) - kept
+
+
+async def test_what_a_replica_is_to_let_go_stays_its_own_until_it_does(replicas: Replicas) -> None:
+    await replicas.tick("a")
+    await replicas.tick("b")
+    for _ in range(2):
+        assert len((await replicas.tick("a")).partitions) == 4
+    assert await replicas.shares() == [8]
+    await replicas.leases["b"].leave()
+    assert (await replicas.tick("a")).partitions == set(range(8))
 
 
 async def test_nothing_moves_while_the_same_replicas_are_alive(replicas: Replicas) -> None:
     for name in "cab":
         await replicas.tick(name)
+    await replicas.settle(random.Random(0))
     before = await replicas.held()
     for name in "abcabc":
         await replicas.tick(name)
@@ -128,6 +136,7 @@ async def test_nothing_moves_while_the_same_replicas_are_alive(replicas: Replica
 async def test_more_replicas_than_partitions_stand_by(replicas: Replicas) -> None:
     for number in range(10):
         await replicas.tick(f"r{number}")
+    await replicas.settle(random.Random(0))
     assert await replicas.shares() == [1] * 8
     idle = [name for name in replicas.leases if not (await replicas.tick(name)).partitions]
     assert len(idle) == 2
@@ -136,6 +145,7 @@ async def test_more_replicas_than_partitions_stand_by(replicas: Replicas) -> Non
 async def test_a_replica_that_leaves_hands_its_partitions_over_in_one_step(replicas: Replicas) -> None:
     for name in "abc":
         await replicas.tick(name)
+    await replicas.settle(random.Random(0))
     await replicas.leases["a"].leave()
     assert await replicas.shares() == [4, 4]
     assert (await replicas.tick("b")).live == frozenset("bc")
@@ -144,7 +154,10 @@ async def test_a_replica_that_leaves_hands_its_partitions_over_in_one_step(repli
 async def test_the_last_replica_leaves_nothing_behind(client: Redis, keys: Keys, replicas: Replicas) -> None:
     await replicas.tick("a")
     await replicas.leases["a"].leave()
-    assert await client.exists(keys.leases(PROJECTION), keys.live_replicas(PROJECTION)) == 0
+    assert (
+        await client.exists(keys.leases(PROJECTION), keys.live_replicas(PROJECTION), keys.given(PROJECTION))
+        == 0
+    )
 
 
 async def test_a_replica_that_retires_is_alive_without_partitions(replicas: Replicas) -> None:
@@ -174,9 +187,9 @@ async def test_a_replica_that_stood_still_loses_its_partitions_and_gets_a_share_
         await replicas.tick(name)
     await replicas.expire("a")
     assert await replicas.tick("b") == Tenure(frozenset(range(8)), frozenset("b"))
-    back = await replicas.tick("a")
-    assert len(back.partitions) == 4
-    assert back.live == frozenset("ab")
+    assert await replicas.tick("a") == Tenure(frozenset(), frozenset("ab"))
+    await replicas.leases["b"].release()
+    assert len((await replicas.tick("a")).partitions) == 4
 
 
 async def test_a_replica_of_before_the_servers_clock_was_set_back_counts_as_dead_until_it_ticks(
@@ -189,6 +202,7 @@ async def test_a_replica_of_before_the_servers_clock_was_set_back_counts_as_dead
     await client.zadd(keys.live_replicas(PROJECTION), future)
     assert await replicas.tick("a") == Tenure(frozenset(range(8)), frozenset("a"))
     await replicas.tick("b")
+    await replicas.settle(random.Random(0))
     assert await replicas.shares() == [4, 4]
 
 
@@ -199,8 +213,7 @@ async def test_a_redis_that_forgets_everything_is_told_again(
         await replicas.tick(name)
     await client.delete(keys.leases(PROJECTION), keys.live_replicas(PROJECTION))
     await client.script_flush()
-    for name in "cba":
-        await replicas.tick(name)
+    await replicas.settle(random.Random(0))
     assert await replicas.shares() == [3, 3, 2]
 
 
@@ -218,6 +231,21 @@ async def test_projections_do_not_share_their_leases(client: Redis, keys: Keys, 
     assert await replicas.tick("a") == Tenure(frozenset(range(8)), frozenset("a"))
 
 
-def test_nobody_counts_as_dead_where_nobody_keeps_count() -> None:
-    assert Tenure().dead_among({"a"}) == set()
-    assert Tenure(live=frozenset("ab")).dead_among({"b", "c"}) == {"c"}
+async def test_who_is_dead_is_asked_without_changing_anything(
+    client: Redis, keys: Keys, replicas: Replicas
+) -> None:
+    for name in "ab":
+        await replicas.tick(name)
+    await client.sadd(keys.given(PROJECTION), "a")
+    await replicas.leases["b"].retire()
+    for name in "ab":
+        assert await replicas.leases[name].dead_among({"a", "b", "c"}) == {"c"}
+    assert (await replicas.tick("b")).partitions == set()
+    assert (await replicas.tick("a")).given
+    assert not (await replicas.tick("a")).given
+
+
+async def test_no_replica_counts_itself_among_the_dead(replicas: Replicas) -> None:
+    await replicas.tick("a")
+    await replicas.expire("a")
+    assert await replicas.leases["a"].dead_among({"a", "b"}) == {"b"}

@@ -10,6 +10,9 @@ from functools import partial
 
 import pytest
 
+from projections import strategies
+from tests.backlog import Backlog
+from tests.handler_calls import handler_calls
 from tests.leaseless import NoLeases
 from tests.servers import RunningServers
 from tests.serving import Serving, serving
@@ -20,6 +23,7 @@ from worker.table import RowWrite
 
 JOIN_SECONDS = 2
 STOP_SECONDS = 1.5
+MOST_REDONE = 0.05
 PROJECTION = "strategies"
 
 
@@ -105,23 +109,20 @@ async def test_a_replica_that_finishes_its_work_hands_over_partitions_and_keeps_
 
     monkeypatch.setattr(store, "write", held_up)
     stream_id = next(s for s in STREAMS if goes.keys.partition(s) in goes.held)
-    event_id = await goes.emit(stream_id, "user_message")
-
-    async def is_held_up() -> bool:
-        """A read that began before the handover may still give the hint to the other replica: again, then."""
-        nonlocal event_id
-        if not reached.is_set() and await stays.at(stream_id, event_id):
-            event_id = await goes.emit(stream_id, "user_message")
-        return reached.is_set()
-
-    await wait_until(is_held_up, "a write to be held up")
+    while not reached.is_set():  # At first the other may still be waiting for hints of this partition.
+        event_id = await goes.emit(stream_id, "user_message")
+        await wait_until(partial(settled, goes, reached), "the hint to be taken")
     stopping = asyncio.create_task(goes.stop())
     await wait_until(partial(shared, stays), "the others to take over")
     assert await stays.service._upkeep.inherit() == []
     assert not await stays.at(stream_id, event_id)
     gate.set()
     await stopping
-    assert await stays.at(stream_id, event_id)
+    await stays.reached(stream_id, event_id)
+
+
+async def settled(running: Serving, reached: asyncio.Event) -> bool:
+    return reached.is_set() or await running.pending() == 0
 
 
 async def test_more_replicas_than_partitions_stand_by_until_one_goes(
@@ -148,6 +149,36 @@ async def test_replicas_share_again_after_redis_forgot_everything(services: Serv
     await wait_until(partial(redis.exists, keys.leases(PROJECTION)), "leases")
     await wait_until(partial(shared, *running), "fair shares")
     await all_are_projected(running[0], STREAMS)
+
+
+async def test_events_are_applied_once_by_whichever_replica(services: Services) -> None:
+    backlog = Backlog(streams=60, events=6_000)
+    running = [await services.start() for _ in range(4)]
+    await wait_until(partial(shared, *running), "fair shares")
+    with handler_calls(strategies) as calls:
+        await backlog.append(running[0].redis, services.keys)
+        await running[0].acknowledged()
+    tallies = [serving.service._projector.tally for serving in running]
+    redone = sum(tally.events_redone for tally in tallies)
+    assert sum(tally.events_applied for tally in tallies) == backlog.projected
+    assert calls.number == backlog.projected + redone
+    assert redone < MOST_REDONE * backlog.projected
+    assert all(tally.events_applied for tally in tallies)
+    for stream_id, event_id in backlog.last.items():
+        assert await running[0].at(stream_id, event_id)
+
+
+async def test_a_sweep_leaves_streams_to_the_replicas_that_read_their_hints(services: Services) -> None:
+    running = [await services.start(), await services.start()]
+    await wait_until(partial(shared, *running), "fair shares")
+    events = {stream_id: await running[0].world.append(stream_id, "user_message") for stream_id in STREAMS}
+    running[0].service._sweep.request()
+    for stream_id, event_id in events.items():
+        await running[0].reached(stream_id, event_id)
+    tallies = [serving.service._projector.tally for serving in running]
+    assert sum(tally.events_applied for tally in tallies) == len(STREAMS)
+    assert min(tally.events_applied for tally in tallies) > len(STREAMS) / 4
+    assert sum(tally.events_redone for tally in tallies) == 0
 
 
 async def test_a_replica_tells_which_partitions_it_holds(services: Services) -> None:

@@ -51,7 +51,7 @@ def test_the_prefix_stands_before_every_key() -> None:
     assert keys.feed(3) == "app:feed:3"
     assert keys.log("x").startswith(keys.log_prefix)
     others = [keys.feed_partitions, keys.replicas("p"), keys.sweep_lease("p"), keys.sweep_report("p")]
-    others += [keys.live_replicas("p"), keys.leases("p")]
+    others += [keys.live_replicas("p"), keys.leases("p"), keys.given("p")]
     assert all(name.startswith("app:") for name in others)
     assert not any(name.startswith(keys.log_prefix) for name in [*others, keys.feed(0)])
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from worker.waiting import heed_cancellation, unless, wait_for
+from worker.waiting import heed_cancellation, unless, wait_for, wait_for_any
 
 
 async def test_a_wait_says_whether_the_event_was_set() -> None:
@@ -23,6 +23,16 @@ async def test_a_wait_ends_as_soon_as_the_event_is_set() -> None:
     asyncio.get_running_loop().call_soon(event.set)
     async with asyncio.timeout(5):
         assert await wait_for(event) is True
+
+
+async def test_a_wait_for_several_events_ends_with_the_first_of_them() -> None:
+    events = asyncio.Event(), asyncio.Event()
+    await wait_for_any(events, 0.001)
+    asyncio.get_running_loop().call_soon(events[1].set)
+    async with asyncio.timeout(5):
+        await wait_for_any(events, 1_000)
+        await wait_for_any(events, 1_000)
+    assert [event.is_set() for event in events] == [False, True]
 
 
 async def test_a_cancellation_that_somebody_swallowed_is_heeded_at_the_next_wait() -> None:
