@@ -68,16 +68,17 @@ class BlockedStreams:
         """Streams to look at again although nobody hinted, at most ``limit``.
 
         Those with an open letter that is due or was written by an older version, and those that stand before
-        an event which an operator skipped lately.
+        an event which an operator skipped lately. Chance decides which of more than ``limit``: some stay due
+        for long, their logs being diverged, and must not keep others from their turn.
         """
         sql = f"""
-            SELECT DISTINCT l.stream_id FROM dead_letters AS l
+            SELECT l.stream_id FROM dead_letters AS l
             LEFT JOIN {self._table.name} AS t ON t.stream_id = l.stream_id COLLATE "default"
             WHERE l.projection = $1
               AND (l.state = 'open' AND (l.retry_at <= now() OR l.version < $2)
                    OR l.state = 'skipped' AND l.settled_at > now() - interval '1 hour'
                       AND ({_number("t.last_event_id")} < {_number("l.event_id")}) IS NOT FALSE)
-            LIMIT $3"""
+            GROUP BY l.stream_id ORDER BY random() LIMIT $3"""
         async with self._engine.connect() as connection:
             rows = await fetch(connection, sql, self._projection.name, self._projection.version, limit)
         return [row[0] for row in rows]

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.letters import letters, make_due, skip, stopped, told
 from tests.projecting import Replica, run
 from tests.tallies import tallies
+from tests.waiting import wait_until
 from tests.writes import create_tallies
 from worker import Event, Keys, ProjectedRow, Projection
 from worker.blocked import Block, BlockedStreams
@@ -217,6 +218,20 @@ async def test_a_letter_whose_event_is_gone_from_the_log_is_settled(tallying: Re
     await make_due(tallying.engine)
     assert await tallying.project("a") == [CAUGHT_UP]
     assert await told(tallying.engine, "state") == [("resolved",)]
+
+
+async def test_streams_that_stay_due_do_not_keep_others_from_their_turn(tallying: Replica) -> None:
+    for number in range(10):
+        letter = Letter(f"s{number}", EventId(2, 0), "add", Reason.HANDLER_FAILED, "")
+        await tallying.blocked.add([Block(None, letter)])
+    await make_due(tallying.engine)
+    found: set[str] = set()
+
+    async def all_had_their_turn() -> bool:
+        found.update(await tallying.blocked.due(2))
+        return len(found) == 10
+
+    await wait_until(all_had_their_turn, "every stream to have its turn")
 
 
 async def test_a_stream_that_is_stopped_again_meanwhile_stays_stopped(
