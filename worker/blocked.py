@@ -68,16 +68,19 @@ class BlockedStreams:
         """Streams to look at again although nobody hinted, at most ``limit``.
 
         Those with an open letter that is due or was written by an older version, and those that stand before
-        an event which an operator skipped lately.
+        an event which an operator skipped lately; not those whose row is another version's. Chance decides
+        which of more than ``limit``: some stay due for long, their logs being diverged, and must not keep
+        others from their turn.
         """
         sql = f"""
-            SELECT DISTINCT l.stream_id FROM dead_letters AS l
+            SELECT l.stream_id FROM dead_letters AS l
             LEFT JOIN {self._table.name} AS t ON t.stream_id = l.stream_id COLLATE "default"
             WHERE l.projection = $1
+              AND (t.last_event_id IS NULL OR t.version = $2)
               AND (l.state = 'open' AND (l.retry_at <= now() OR l.version < $2)
                    OR l.state = 'skipped' AND l.settled_at > now() - interval '1 hour'
-                      AND ({_number("t.last_event_id")} < {_number("l.event_id")}) IS NOT FALSE)
-            LIMIT $3"""
+                      AND (({_number("t.last_event_id")}) < ({_number("l.event_id")})) IS NOT FALSE)
+            GROUP BY l.stream_id ORDER BY random() LIMIT $3"""
         async with self._engine.connect() as connection:
             rows = await fetch(connection, sql, self._projection.name, self._projection.version, limit)
         return [row[0] for row in rows]
@@ -88,12 +91,13 @@ class BlockedStreams:
             UPDATE dead_letters AS l SET state = 'resolved', settled_at = now(), retry_at = NULL
             FROM {self._table.name} AS t
             WHERE l.projection = $1 AND l.state = 'open' AND t.stream_id = l.stream_id COLLATE "default"
-              AND {_number("l.event_id")} <= {_number("t.last_event_id")}"""
+              AND ({_number("l.event_id")}) <= ({_number("t.last_event_id")})"""
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(BEGIN)
             await connection.exec_driver_sql(sql, (self._projection.name,))
 
 
 def _number(event_id: str) -> str:
-    """An SQL expression that compares event ids as numbers."""
-    return f"(split_part({event_id}, '-', 1)::numeric, split_part({event_id}, '-', 2)::numeric)"
+    """An SQL expression that compares event ids as numbers; null for what is none."""
+    parts = ", ".join(f"split_part({event_id}, '-', {part})::numeric" for part in (1, 2))
+    return f"CASE WHEN {event_id} ~ '^[0-9]+-[0-9]+$' THEN ARRAY[{parts}] END"

@@ -6,6 +6,7 @@ shows that PostgreSQL would take no other row either.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
@@ -21,10 +22,11 @@ from worker.projector import Projector
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.table import Stamp
-from worker.trouble import SERVER_ERRORS, Trouble, classify, describe
+from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sqlstate
 
 log = structlog.get_logger(__name__)
 
+_LOCK_TIMEOUT = "55P03"
 _WITHOUT_LIMIT = 1_000_000
 _EVENTS_ALONE_A_PASS = 100
 """How many events of a suspicious stream are applied one by one before others get their turn."""
@@ -87,6 +89,8 @@ class Isolation:
             results = await self._projector.project_batch(stream_ids)
         except DBAPIError as error:
             trouble = classify(error, self._races)
+            if sqlstate(error) == _LOCK_TIMEOUT and len(stream_ids) > 1:
+                return await self._around_locks(stream_ids, error)
             if trouble is Trouble.RECONNECT:
                 self._at_once = max(1, len(stream_ids) // 2)
             if trouble is not Trouble.POISON:
@@ -100,6 +104,23 @@ class Isolation:
         middle = len(stream_ids) // 2
         first = await self._in_smaller_parts(stream_ids[:middle])
         return first | await self._in_smaller_parts(stream_ids[middle:])
+
+    async def _around_locks(self, stream_ids: Sequence[str], error: DBAPIError) -> dict[str, StreamResult]:
+        """Project streams one by one, and put those off whose locks somebody keeps, perhaps for hours.
+
+        If the first two meet such a lock it is the whole table that is locked, and ``error`` is raised.
+        """
+        results: dict[str, StreamResult] = {}
+        for stream_id in random.sample(stream_ids, len(stream_ids)):  # so that no two are always the first
+            try:
+                results |= await self._in_smaller_parts([stream_id])
+            except DBAPIError as lone:
+                if sqlstate(lone) != _LOCK_TIMEOUT:
+                    raise
+                results[stream_id] = StreamResult(Outcome.LOST)
+            if [result.outcome for result in results.values()] == [Outcome.LOST] * 2:
+                raise error
+        return results
 
     async def _alone(self, stream_id: str) -> StreamResult:
         """Apply events one by one, each committed before the next, so that a refusal shows its event."""

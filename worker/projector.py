@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from worker.table import RowWrite, Stamp, StoredRow
 log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
+_MAX_REASON_CHARACTERS = 200
 _WRITE_BYTES = 16 * 1024 * 1024
 _LONGEST_WITHOUT_TURN_SECONDS = 0.1
 
@@ -182,7 +184,7 @@ class Projector:
         anew = known.row is None or known.row.stamp.last_event_id is None
         before = self._projection.new_state if anew or known.row is None else known.row.state
         folded = self._projection.fold(before, without_skipped(page.events, known.heeded.skipped))
-        self._report(stream_id, folded)
+        self._report(stream_id, folded, known.heeded)
         self.tally.untyped_entries += page.untyped
         self.tally.mended_values += page.mended
         log_starts_at = known.log_starts_at or (page.first_id if _start(known) is None else None)
@@ -227,7 +229,7 @@ class Projector:
         first_event_id = log_starts_at if before is None or anew else before.first_event_id
         return StoredRow(stamp, first_event_id, folded.state)
 
-    def _report(self, stream_id: str, folded: Folded) -> None:
+    def _report(self, stream_id: str, folded: Folded, heeded: Heeded) -> None:
         self.tally.events_rejected += len(folded.rejections)
         self.tally.events_skipped += folded.skipped
         if folded.rejections:
@@ -238,14 +240,16 @@ class Projector:
                 events=len(folded.rejections),
                 event_id=str(first.event_id),
                 type=first.type,
-                reason=first.reason,
+                reason=first.reason[:_MAX_REASON_CHARACTERS],
             )
         self.tally.remarks += len(folded.remarks)
         for remark in folded.remarks:
             log.warning(remark.what, stream=stream_id, event_id=str(remark.event_id), reason=remark.reason)
         if failure := folded.failure:
             self.tally.handler_failures += 1
-            log.error(
+            again = heeded.open is not None and heeded.open.event_id == failure.event_id
+            log.log(
+                logging.DEBUG if again else logging.ERROR,
                 "handler_failed",
                 stream=stream_id,
                 event_id=str(failure.event_id),

@@ -85,8 +85,9 @@ class Store:
     async def write(self, writes: Sequence[RowWrite]) -> set[str]:
         """Write a batch in one transaction; the streams whose row still was the one loaded, and so won.
 
-        The others are unchanged: another writer was there first, and the caller must load them again. When
-        this raises, nothing of the batch is known to be written; after a lost connection it may be.
+        The others are unchanged: another writer was there first, or is there now, and the caller must load
+        them again. When this raises, nothing of the batch is known to be written; after a lost connection it
+        may be.
         """
         if not writes:
             return set()
@@ -94,8 +95,10 @@ class Store:
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(BEGIN)
             rule = await self._prepare_rule(connection, ordered)
-            to_lock = {w.stream_id for w in ordered if w.loaded} | set(rule.affected if rule else ())
-            current = await self._table.lock(connection, to_lock)
+            affected = set(rule.affected if rule else ())
+            to_lock = {w.stream_id for w in ordered if w.loaded} | affected
+            # Whoever has locked a row may keep it for hours: that must not hold up the rest of the batch.
+            current = await self._table.lock(connection, to_lock, wait=bool(affected))
             updates = [w for w in ordered if w.loaded and current.get(w.stream_id) == w.loaded]
             won = await self._table.insert(connection, [w for w in ordered if not w.loaded])
             won |= await self._table.update(connection, updates)

@@ -99,11 +99,18 @@ class Table:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
         return {row[0]: Stamp(*row[1:]) for row in await fetch(connection, self._stamps, list(stream_ids))}
 
-    async def lock(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
-        """Lock the rows of these streams, in the order of their keys, and tell their stamps."""
+    async def lock(
+        self, connection: AsyncConnection, stream_ids: Collection[str], *, wait: bool = True
+    ) -> dict[str, Stamp]:
+        """Lock the rows of these streams, in the order of their keys, and tell their stamps.
+
+        With ``wait`` False, rows that another transaction has locked are left out.
+        """
         if not stream_ids:
             return {}
-        sql = f'{self._stamps} ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE'
+        sql = (
+            f'{self._stamps} ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE{"" if wait else " SKIP LOCKED"}'
+        )
         rows = await fetch(connection, sql, sorted(stream_ids, key=str.encode))
         return {row[0]: Stamp(*row[1:]) for row in rows}
 

@@ -31,7 +31,6 @@ STREAMS = "aB\u00e9\uff5e\U0001f600"
 
 HOLDS = {
     "strategies": text("SELECT pg_advisory_xact_lock(1466913865, :held)"),
-    "rows": text("SELECT FROM stream_projections WHERE stream_id = :held FOR NO KEY UPDATE"),
     "new rows": text("INSERT INTO stream_projections (stream_id) VALUES (:held)"),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.letters import letters, make_due, skip, stopped, told
 from tests.projecting import Replica, run
 from tests.tallies import tallies
+from tests.waiting import wait_until
 from tests.writes import create_tallies
-from worker import Event, Keys, ProjectedRow, Projection
+from worker import Event, Keys, ProjectedRow, Projection, store
 from worker.blocked import Block, BlockedStreams
 from worker.events import EventId
 from worker.letters import Letter, Reason
@@ -217,6 +218,20 @@ async def test_a_letter_whose_event_is_gone_from_the_log_is_settled(tallying: Re
     await make_due(tallying.engine)
     assert await tallying.project("a") == [CAUGHT_UP]
     assert await told(tallying.engine, "state") == [("resolved",)]
+
+
+async def test_streams_that_stay_due_do_not_keep_others_from_their_turn(tallying: Replica) -> None:
+    for number in range(10):
+        letter = Letter(f"s{number}", EventId(2, 0), "add", Reason.HANDLER_FAILED, "")
+        await tallying.blocked.add([Block(None, letter)])
+    await make_due(tallying.engine)
+    found: set[str] = set()
+
+    async def all_had_their_turn() -> bool:
+        found.update(await tallying.blocked.due(2))
+        return len(found) == 10
+
+    await wait_until(all_had_their_turn, "every stream to have its turn")
 
 
 async def test_a_stream_that_is_stopped_again_meanwhile_stays_stopped(
@@ -480,3 +495,24 @@ async def test_nothing_is_in_flight_while_a_server_is_waited_for(
     with pytest.raises(OperationalError):
         await replica.project("a")
     assert await replica.suspects.at_work() == []
+
+
+# Rows that somebody keeps locked.
+
+
+async def test_a_row_that_a_claim_must_wait_for_holds_up_its_own_stream_only(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BEGIN", store.BEGIN.replace("'5s'", "'100ms'"))
+    streams = list("abcdefgh")
+    for stream_id in streams:
+        await replica.append(stream_id, "strategy_link", {"wdkStrategyId": 7} if stream_id == "h" else {})
+    await replica.project(*streams)
+    async with replica.engine.connect() as other:
+        await other.execute(text("SELECT FROM stream_projections WHERE stream_id = 'h' FOR UPDATE"))
+        await replica.append("a", "strategy_link", {"wdkStrategyId": 7})
+        for stream_id in streams[1:-1]:
+            await replica.append(stream_id, "user_message")
+        outcomes = await replica.project(*streams[:-1])
+    assert outcomes == [LOST, *[CAUGHT_UP] * 6]
+    assert await replica.project("a") == [CAUGHT_UP]

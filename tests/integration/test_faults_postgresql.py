@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from tests.postgresql_faults import FAULTS, PASSWORD, Fault, Site
 from tests.servers import Databases, RunningServers
 from tests.waiting import wait_until
 from tests.working import Working, working
-from worker import Keys, app, database, readiness, retry, store
+from worker import Keys, app, database, emit, readiness, retry, store
 
 Start = Callable[[], AbstractAsyncContextManager[Working]]
 
@@ -139,18 +139,21 @@ async def test_sessions_that_are_cut_off_again_and_again_lose_nothing(site: Site
 async def test_a_deadlock_is_a_reason_to_run_the_transaction_again(
     site: Site, start: Start, keys: Keys
 ) -> None:
-    together = [s for s in map(str, range(100)) if keys.partition(s) == keys.partition("0")][:2]
     async with start() as worker, blocker(site) as other:
-        for stream_id in together:
-            await worker.reached(stream_id, await worker.emit(stream_id))
+
+        async def claim(stream_id: str) -> str:
+            data = {"wdkStrategyId": 7}
+            return await emit(worker.redis, stream_id, "", "strategy_link", data, keys=keys)
+
+        for stream_id in "ab":
+            await worker.reached(stream_id, await claim(stream_id))
         lock = "SELECT FROM stream_projections WHERE stream_id = $1 FOR UPDATE"
-        await other.execute(lock, together[1])
-        event_ids = await emit_together(worker, together)
+        await other.execute(lock, "b")
+        event_id = await claim("a")  # and so takes the strategy from b, whose row it must lock
         await wait_until(partial(waits_for_a_lock, site), "the worker to wait for the second row")
-        await other.execute(lock, together[0])
+        await other.execute(lock, "a")
         await other.execute("COMMIT")
-        for stream_id, event_id in event_ids.items():
-            await worker.reached(stream_id, event_id)
+        await worker.reached("a", event_id)
         await worker.acknowledged()
         deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         await wait_until(partial(worker.fetch, deadlocks), "the server to tell of the deadlock")
@@ -181,18 +184,6 @@ async def blocker(site: Site) -> AsyncIterator[Any]:
         yield connection
     finally:
         await connection.close()
-
-
-async def emit_together(worker: Working, stream_ids: Sequence[str]) -> dict[str, str]:
-    """Append an event and its hint to streams of one partition at once, so that one batch has them all."""
-    keys = worker.keys
-    async with worker.redis.pipeline(transaction=True) as pipeline:
-        for stream_id in stream_ids:
-            pipeline.xadd(keys.log(stream_id), {"op": "", "type": "user_message", "data": "{}"})
-        for stream_id in stream_ids:
-            pipeline.xadd(keys.feed(keys.partition(stream_id)), {"stream": stream_id, "type": "user_message"})
-        replies = await pipeline.execute()
-    return {stream_id: reply.decode() for stream_id, reply in zip(stream_ids, replies, strict=False)}
 
 
 async def waits_for_a_lock(site: Site) -> bool:

@@ -221,3 +221,16 @@ async def test_a_position_that_no_log_can_hold_stops_neither_sweep_nor_stream_of
     async with serving(servers.redis_url, database_url, keys) as running:
         await running.reached("b", "1-0")
         assert await running.at("a", "")
+
+
+async def test_a_row_that_somebody_has_locked_holds_up_no_other_stream(
+    servers: RunningServers, database_url: str, keys: Keys, engine: AsyncEngine
+) -> None:
+    async with serving(servers.redis_url, database_url, keys) as running:
+        await running.reached("a", await running.emit("a", "user_message"))
+        async with engine.begin() as other:
+            await other.exec_driver_sql("SELECT FROM stream_projections FOR UPDATE")
+            last = await running.emit("a", "user_message")
+            await running.reached("b", await running.emit("b", "user_message"))
+            assert not await running.at("a", last)
+        await running.reached("a", last)
