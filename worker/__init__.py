@@ -37,7 +37,7 @@ The parts
 `pending`               the queue between readers and projector
 `projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
 `isolation`             splits a batch until what PostgreSQL refuses, or what kills workers, is alone
-`suspects`              streams in whose company replicas have died
+`suspects`, `deaths`    streams in whose company replicas have died; which replicas that were
 `aftermath`             who must hear of a stream after a pass, and whether it must rest
 `diverged`              streams whose log no longer holds their row's position
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected

@@ -18,6 +18,7 @@ from worker.aftermath import Aftermath
 from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
+from worker.deaths import Deaths
 from worker.diverged import DivergedStreams
 from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
@@ -147,12 +148,11 @@ def make_service(
         consumer,
         feed,
         FeedUpkeep(redis, feed, leases),
-        leases,
         handover,
+        Deaths(leases, suspects, consumer),
         pending,
         projector,
         isolation,
-        suspects,
         blocked,
         Aftermath(projection.name, isolation, suspects, diverged, sweep, health),
         sweep,

@@ -13,6 +13,7 @@ import structlog
 
 from worker.aftermath import AGAIN, FINAL, Aftermath
 from worker.blocked import BlockedStreams
+from worker.deaths import Deaths
 from worker.fault_points import Point, reach
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
@@ -20,14 +21,12 @@ from worker.handover import Handover
 from worker.health import Health
 from worker.hint import Hint
 from worker.isolation import Isolation
-from worker.leases import Leases
 from worker.outcome import StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
 from worker.projector import Projector
 from worker.replicas import ReplicaReport, Replicas
 from worker.retry import Perseverance
-from worker.suspects import Suspects
 from worker.sweep import Sweep
 from worker.trouble import SERVER_ERRORS, describe
 from worker.waiting import wait_for, wait_for_any
@@ -40,8 +39,6 @@ _LEASE_POLL_SECONDS = 1.0
 _TICK_SECONDS = 0.25
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
-_CERTAINTY_SECONDS = 2.0
-"""How long a replica must seem dead before its death is counted: several ticks of a live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +62,8 @@ class Service:
     """
 
     def __init__(
-        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, leases: Leases,
-        handover: Handover, pending: Pending, projector: Projector, isolation: Isolation, suspects: Suspects,
+        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, handover: Handover,
+        deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
         blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, replicas: Replicas, pace: Pace,
         persevere: Perseverance, health: Health, stop: asyncio.Event,
     ) -> None:  # fmt: skip
@@ -74,12 +71,11 @@ class Service:
         self._consumer = consumer
         self._feed = feed
         self._upkeep = upkeep
-        self._leases = leases
         self._handover = handover
         self._pending = pending
         self._projector = projector
         self._isolation = isolation
-        self._suspects = suspects
+        self._deaths = deaths
         self._blocked = blocked
         self._aftermath = aftermath
         self._sweep = sweep
@@ -90,7 +86,6 @@ class Service:
         self._stop = stop
         self._retired = asyncio.Event()
         self._all_done = asyncio.Event()
-        self._seem_dead: dict[str, float] = {}
         self._joined = False
         self._started_at = time.time()
 
@@ -113,14 +108,10 @@ class Service:
         await self._hand_over()
 
     async def _arrive(self) -> None:
-        """Join for the first time, and count the deaths that nobody may be left to count.
-
-        Whoever had this replica's name before, and died at work, is no more. Whoever else seems dead may only
-        have been cut off from Redis, as we were; then it takes the deaths back.
-        """
-        await self._suspects.bury([self._consumer])
+        """Join for the first time, and count deaths before anything is taken on that may have caused them."""
+        await self._deaths.count_own()
         await self._join()
-        await self._suspects.bury(await self._dead_at_work())
+        await self._deaths.count_at_once()
 
     async def _join(self) -> None:
         """Join the group, and get to know which partitions are ours before the first of them is read."""
@@ -164,7 +155,7 @@ class Service:
         pause = min(_HOUSEKEEPING_SECONDS, max(self._pace.claim_after.total_seconds(), 0.5))
         while not self._stop.is_set():
             self._handover.replicas_changed.clear()
-            await self._persevere("counting deaths", self._bury)
+            await self._persevere("counting deaths", self._deaths.count)
             await self._inherit_hints()
             abandoned = partial(self._upkeep.claim_abandoned, self._pace.claim_after)
             if hints := await self._persevere("claiming abandoned hints", abandoned):
@@ -173,22 +164,6 @@ class Service:
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
             await self._persevere("looking after blocked streams", self._look_after_blocked)
             await wait_for_any([self._stop, self._handover.replicas_changed], pause)
-
-    async def _bury(self) -> None:
-        """Count the deaths of replicas, before what they had in hand is taken over.
-
-        Only of those that seemed dead a while ago, too: after Redis was out of reach all seem dead, until
-        each has told that it is alive.
-        """
-        now, dead = time.monotonic(), await self._dead_at_work()
-        self._seem_dead = {consumer: self._seem_dead.get(consumer, now) for consumer in dead}
-        await self._suspects.bury(
-            [consumer for consumer, since in self._seem_dead.items() if now - since >= _CERTAINTY_SECONDS]
-        )
-
-    async def _dead_at_work(self) -> set[str]:
-        """Who is alive is asked last, so that a replica that has just come does not count as dead."""
-        return await self._leases.dead_among(await self._suspects.at_work())
 
     async def _inherit_hints(self) -> None:
         """Take over what dead replicas had in hand in our partitions, as there is room for it."""
