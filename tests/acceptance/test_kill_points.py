@@ -26,7 +26,7 @@ from worker.database import make_engine, parse_database_url
 from worker.fault_points import Point
 
 STREAMS = 12
-EVENTS = 300
+EVENTS = 2_000  # enough to go on for longer than the victims live; the rest is appended in a hurry
 PASSES = (1, 3)
 LONGEST_PAUSE = timedelta(seconds=0.2)
 
