@@ -100,7 +100,11 @@ class Isolation:
         else:
             if len(stream_ids) >= self._at_once:
                 self._at_once *= 2
+            refused = [s for s in stream_ids if results[s].outcome is Outcome.REFUSED]
+            for stream_id in refused:
+                results[stream_id] = await self._alone(stream_id)
             return results
+        # A row among them cannot even be loaded.
         middle = len(stream_ids) // 2
         first = await self._in_smaller_parts(stream_ids[:middle])
         return first | await self._in_smaller_parts(stream_ids[middle:])
@@ -131,12 +135,14 @@ class Isolation:
             except DBAPIError as error:
                 if classify(error, self._races) is not Trouble.POISON:
                     raise
-                return await self._refused(stream_id, error)
+                result = StreamResult(Outcome.REFUSED, error=describe(error))
+            if result.outcome is Outcome.REFUSED:
+                return await self._refused(stream_id, result.error)
             if result.outcome is not Outcome.MORE:
                 break
         return result
 
-    async def _refused(self, stream_id: str, error: DBAPIError) -> StreamResult:
+    async def _refused(self, stream_id: str, error: str) -> StreamResult:
         """PostgreSQL refuses a row because of one event; or it refuses all rows, whatever the event."""
         try:
             await self._store.probe(stream_id)
@@ -145,8 +151,8 @@ class Isolation:
                 raise
             self.refused_by_table = describe(also)
             return StreamResult(Outcome.REFUSED)
-        log.error("row_refused", stream=stream_id, error=describe(error))
-        return await self._stop(stream_id, Reason.ROW_REFUSED, describe(error), retried=True)
+        log.error("row_refused", stream=stream_id, error=error)
+        return await self._stop(stream_id, Reason.ROW_REFUSED, error, retried=True)
 
     async def _give_up(self, stream_id: str) -> StreamResult:
         """Do not try an event again in whose company one replica after another has died."""

@@ -18,7 +18,7 @@ class Outcome(Enum):
     BLOCKED = auto()
     """An open dead letter stops the stream: the row stands before that event."""
     REFUSED = auto()
-    """PostgreSQL refuses every row like this one, so the table is to blame and no event: try again later."""
+    """PostgreSQL will not have the row; after isolation: nor any other, so the table is to blame. Try later."""
     DIVERGED = auto()
     """The log does not hold the row's position any more; the row is left as it is."""
     OTHER_VERSION = auto()
@@ -29,10 +29,14 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamResult:
-    """``read_to`` is the last entry that was read, where that is known."""
+    """``read_to`` is the last entry that was read, where that is known. ``error`` says why a row was refused.
+
+    Of a diverged stream ``read_to`` is the position that its log no longer holds.
+    """
 
     outcome: Outcome
     read_to: str | None = None
+    error: str = ""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
@@ -22,10 +23,13 @@ from worker.outcome import Outcome, StreamResult, Tally
 from worker.projection import Projection
 from worker.store import Store
 from worker.table import RowWrite, Stamp, StoredRow
+from worker.trouble import Trouble, classify, describe
 
 log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
+_PARTS = 16
+"""Into how many parts a refused batch is split: most of them are written, and only one is split again."""
 _MAX_REASON_CHARACTERS = 200
 _WRITE_BYTES = 16 * 1024 * 1024
 _LONGEST_WITHOUT_TURN_SECONDS = 0.1
@@ -259,20 +263,38 @@ class Projector:
 
     async def _write(self, batch: _Batch) -> None:
         """Write, then remember what is now committed. What lost its comparison is not remembered."""
-        lost: set[str] = set()
+        won: set[str] = set()
         for chunk in _chunks(batch.writes):
-            lost |= {write.stream_id for write in chunk} - await self._store.write(chunk)
+            won |= await self._write_chunk(chunk, batch)
+        refused = {s for s, result in batch.results.items() if result.outcome is Outcome.REFUSED}
+        lost = {write.stream_id for write in batch.writes} - won
         self.tally.rows_written += len(batch.writes) - len(lost)
-        self.tally.comparisons_lost += len(lost)
-        redone = sum(batch.applied[stream_id] for stream_id in lost)
-        self.tally.events_redone += redone
-        self.tally.events_applied += sum(batch.applied.values()) - redone
-        batch.results.update(dict.fromkeys(lost, StreamResult(Outcome.LOST)))
+        self.tally.comparisons_lost += len(lost - refused)
+        self.tally.events_redone += sum(batch.applied[stream_id] for stream_id in lost - refused)
+        self.tally.events_applied += sum(n for stream_id, n in batch.applied.items() if stream_id not in lost)
+        batch.results.update(dict.fromkeys(lost - refused, StreamResult(Outcome.LOST)))
         for stream_id, known in batch.known_after.items():
             if stream_id not in lost:
                 self._cache.put(stream_id, known)
                 if batch.results[stream_id].outcome is Outcome.MORE:
                     self._halfway[stream_id] = _Halfway(_stamp(known.row), known.read_to, known.log_starts_at)
+
+    async def _write_chunk(self, writes: Sequence[RowWrite], batch: _Batch) -> set[str]:
+        """Write; where PostgreSQL refuses, in smaller and smaller parts, until a row to blame is alone."""
+        try:
+            return await self._store.write(writes)
+        except DBAPIError as error:
+            if classify(error, self._projection.races) is not Trouble.POISON:
+                raise
+            if len(writes) == 1:
+                refused = StreamResult(Outcome.REFUSED, error=describe(error))
+                batch.results[writes[0].stream_id] = refused
+                return set()
+        won: set[str] = set()
+        part = -(-len(writes) // _PARTS)
+        for at in range(0, len(writes), part):
+            won |= await self._write_chunk(writes[at : at + part], batch)
+        return won
 
     async def _block(self, batch: _Batch) -> None:
         """Record where streams are stopped: after the write of what comes before, which may have lost.
