@@ -18,7 +18,7 @@ class Outcome(Enum):
     BLOCKED = auto()
     """An open dead letter stops the stream: the row stands before that event."""
     REFUSED = auto()
-    """PostgreSQL will not have the row; after isolation: nor any other, so the table is to blame. Try later."""
+    """PostgreSQL will not have the row; after isolation: nor any other, so the table is to blame."""
     DIVERGED = auto()
     """The log does not hold the row's position any more; the row is left as it is."""
     OTHER_VERSION = auto()
