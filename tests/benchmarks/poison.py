@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.acceptance.commands import running, worker_environment
-from tests.benchmarks.backlogs import Backlog, append_backlog
+from tests.backlog import Backlog
 from tests.servers import Databases, RunningServers, running_servers
 from tests.waiting import wait_until
 from worker import Keys
@@ -65,7 +65,8 @@ class Bench:
             if kind == "a row that PostgreSQL refuses":
                 async with engine.begin() as connection:
                     await connection.execute(text(_REFUSE))
-            backlog = await append_backlog(redis, keys, streams=self._streams, events=self._events)
+            backlog = Backlog(self._streams, self._events)
+            await backlog.append(redis, keys)
             env = worker_environment(self._servers.redis_url, url, keys.prefix)
             env["WORKER_PROJECTIONS"] = "tests.benchmarks.failing"
             with running("run", env=env) as worker:
@@ -84,7 +85,7 @@ class Bench:
 
 
 async def _is_done(engine: AsyncEngine, backlog: Backlog) -> bool:
-    others = {stream_id: end for stream_id, end in backlog.ends.items() if stream_id != POISONED}
+    others = {stream_id: end for stream_id, end in backlog.last.items() if stream_id != POISONED}
     async with engine.connect() as connection:
         reached = await connection.execute(_REACHED, {"streams": list(others), "ends": list(others.values())})
         return bool(reached.scalar() == len(others))
