@@ -164,7 +164,8 @@ class Feed:
         )  # fmt: skip
         entries = list(self._entries(reply))
         hints = await self.sift(entries)
-        self._own_pending_after = {partition: raw_id for partition, raw_id, _ in entries} or None
+        if self._own_pending_after is after:  # else somebody has asked meanwhile to begin again
+            self._own_pending_after = {partition: raw_id for partition, raw_id, _ in entries} or None
         return hints
 
     def _entries(self, reply: Any) -> Iterator[Delivered]:
