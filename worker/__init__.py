@@ -47,6 +47,7 @@ The parts
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
+`replay`                logs folded from their start, in memory
 `verify`                rows as they should be, and how they differ
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -17,31 +16,16 @@ from sqlalchemy import JSON, Text, cast, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker import letters
-from worker.events import EventId, without_skipped
-from worker.log import Log, Page, PageRequest
+from worker.log import Log
 from worker.projection import Projection
-from worker.row import RawJson, RowState
+from worker.replay import FoldedLog, ReplayRequest, fold_logs
+from worker.row import RawJson
 
 Columns = Mapping[str, Any]
 """Values by column, JSON columns as RawJson."""
 
 _SCAN_KEYS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedLog:
-    """A log as far as it was folded. ``last_event_id`` is None while it holds no event that moves the row.
-
-    ``blocked`` says that a handler raised: the fold stands before that event and goes no further.
-    """
-
-    state: RowState
-    facts: tuple[Any, ...] = ()
-    first_event_id: str | None = None
-    last_event_id: str | None = None
-    updated_at: datetime | None = None
-    read_to: str | None = None
-    blocked: bool = False
+_FOLDED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,41 +61,15 @@ async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) 
     """Fold all logs and compare the whole table with them. Means something only while no worker writes."""
     async with engine.connect() as connection:
         skipped = await letters.skipped(connection, projection.name)
-    folded = {s: await fold_log(logs, projection, s, skipped.get(s, ())) for s in await _streams(logs)}
+    folded: dict[str, FoldedLog] = {}
+    streams = await _streams(logs)
+    for at in range(0, len(streams), _FOLDED_AT_ONCE):
+        some = streams[at : at + _FOLDED_AT_ONCE]
+        requests = [ReplayRequest(s, skipped.get(s, ())) for s in some]
+        folded |= await fold_logs(logs, projection, requests)
     expected = expected_rows(projection, folded)
     columns = next(iter(expected.values()), {}).keys()
     return compare(expected, await stored_rows(engine, projection, columns))
-
-
-async def fold_log(
-    logs: Log, projection: Projection, stream_id: str, skipped: Collection[EventId] = ()
-) -> FoldedLog:
-    """Fold a log from its start to its end, passing over the events that operators skipped."""
-    folded = FoldedLog(projection.new_state)
-    ended = False
-    while not ended:
-        [page] = await logs.read([PageRequest(stream_id, folded.read_to)])
-        folded = fold_page(projection, folded, replace(page, events=without_skipped(page.events, skipped)))
-        ended = page.ended or folded.blocked
-    return folded
-
-
-def fold_page(projection: Projection, before: FoldedLog, page: Page) -> FoldedLog:
-    """Fold one more page, which begins with the entry that the page before ended with."""
-    events = page.events
-    if events and str(events[0].id) == before.read_to:
-        events = events[1:]
-    folded = projection.fold(before.state, events)
-    return replace(
-        before,
-        state=folded.state,
-        facts=before.facts + folded.facts,
-        first_event_id=before.first_event_id or page.first_id,
-        last_event_id=str(folded.last) if folded.last else before.last_event_id,
-        updated_at=folded.updated_at or before.updated_at,
-        read_to=page.last_id or before.read_to,
-        blocked=folded.failure is not None,
-    )
 
 
 def expected_rows(projection: Projection, folded: Mapping[str, FoldedLog]) -> dict[str, Columns]:

@@ -10,8 +10,9 @@ import pytest
 from projections import strategies
 from worker.events import Event, EventId, UndecodableEvent
 from worker.log import Page
+from worker.replay import FoldedLog, fold_page
 from worker.row import RawJson
-from worker.verify import Difference, FoldedLog, compare, differences, excerpts, expected_rows, fold_page
+from worker.verify import Difference, compare, differences, excerpts, expected_rows
 
 EVENTS: list[Event | UndecodableEvent] = [
     Event(EventId(1_000, 0), "user_message", {}),
