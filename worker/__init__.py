@@ -48,6 +48,7 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
+`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be
 `verify`                rows as they should be, and how they differ
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
