@@ -121,7 +121,9 @@ def make_service(
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
     feed = Feed(redis, keys, group=projection.name, consumer=consumer)
-    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    leases = make_leases(
+        redis, keys, projection=projection.name, consumer=consumer, version=projection.version
+    )
     handover = Handover(redis, feed, leases, pending)
     sweep = Sweep(
         redis,
@@ -154,7 +156,7 @@ def make_service(
         projector,
         isolation,
         blocked,
-        Aftermath(projection.name, isolation, suspects, diverged, sweep, health),
+        Aftermath(projection.name, isolation, suspects, diverged, sweep, handover, health),
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
