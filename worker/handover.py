@@ -53,7 +53,8 @@ class Handover:
     async def tick(self) -> bool:
         """Be alive, and have a fair share of the partitions. To be called several times in a lease's life."""
         tenure = await self._leases.tick()
-        if self.tenure.partitions - tenure.partitions:
+        self._note_given(tenure)
+        if tenure.surplus or self.tenure.partitions - tenure.partitions:
             tenure = await self._let_go(tenure.partitions, self._leases.release)
         self._heed(tenure)
         return True
@@ -111,8 +112,12 @@ class Handover:
     def _heed(self, tenure: Tenure) -> None:
         before, self.tenure = self.tenure, tenure
         self._feed.hold(tenure.partitions)
-        if tenure.given:
-            self._feed.read_own_pending_next()
+        self._note_given(tenure)
         if (tenure.partitions, tenure.live) != (before.partitions, before.live):
             log.info("replicas_changed", partitions=sorted(tenure.partitions), replicas=len(tenure.live))
             self.replicas_changed.set()
+
+    def _note_given(self, tenure: Tenure) -> None:
+        """Have the hints read that others have given to this replica, which it is told of once."""
+        if tenure.given:
+            self._feed.read_own_pending_next()

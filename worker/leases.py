@@ -84,7 +84,7 @@ for _, name in ipairs(sharing) do
   end
 end
 for _, partition in ipairs(free) do redis.call('HDEL', KEYS[2], partition) end
-return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0}
+return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0, #surplus}
 """)
 
 
@@ -93,11 +93,14 @@ class Tenure:
     """The partitions that a replica is to read, and the names of all that are alive, its own included.
 
     ``given`` says that others have given it hints since its last tick: they are among its own pending ones.
+    ``surplus`` is how many partitions more it holds, which nobody reads until it releases them. They need not
+    be any that it has read: the reply that gave them to it may have got lost, or it died and came back.
     """
 
     partitions: frozenset[int] = frozenset()
     live: frozenset[str] = frozenset()
     given: bool = False
+    surplus: int = 0
 
 
 class Leases:
@@ -148,5 +151,6 @@ class Leases:
     async def _tick(self, wish: str) -> Tenure:
         lives_ms = int(LEASE_LIVES.total_seconds() * 1000)
         arguments = [self._consumer, wish, lives_ms, self.partitions]
-        partitions, live, given = await _TICK(self._redis, self._names, arguments)
-        return Tenure(frozenset(partitions), frozenset(name.decode() for name in live), bool(given))
+        partitions, live, given, surplus = await _TICK(self._redis, self._names, arguments)
+        names = frozenset(name.decode() for name in live)
+        return Tenure(frozenset(partitions), names, bool(given), surplus)
