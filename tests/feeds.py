@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from worker import Keys
 from worker.feed import Feed
@@ -60,3 +61,22 @@ async def pending_of(redis: Redis, keys: Keys, group: str = GROUP) -> int:
         for found in await redis.xinfo_groups(keys.feed(partition)):
             pending += found["pending"] if found["name"] == group.encode() else 0
     return pending
+
+
+async def all_are_done(redis: Redis, keys: Keys, group: str) -> bool:
+    """Whether a group has read and acknowledged every hint that there is; never where it is missing.
+
+    It is asked for hints that it has not read, not for the feed's last id: a group that was made anew, over
+    hints that were done with and trimmed, has read none and never will.
+    """
+    for partition in range(keys.partitions):
+        feed = keys.feed(partition)
+        try:
+            groups = {found["name"].decode(): found for found in await redis.xinfo_groups(feed)}
+        except ResponseError:
+            return False  # It was deleted, and nobody has joined yet.
+        if group not in groups or groups[group]["pending"]:
+            return False
+        if await redis.xrange(feed, "(" + groups[group]["last-delivered-id"].decode(), count=1):
+            return False
+    return True
