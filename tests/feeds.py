@@ -63,20 +63,26 @@ async def pending_of(redis: Redis, keys: Keys, group: str = GROUP) -> int:
     return pending
 
 
-async def all_are_done(redis: Redis, keys: Keys, group: str) -> bool:
-    """Whether a group has read and acknowledged every hint that there is; never where it is missing.
+async def undone(redis: Redis, keys: Keys, group: str) -> list[str]:
+    """What a group has yet to do, partition by partition, in words: to join, to read, to acknowledge.
 
     It is asked for hints that it has not read, not for the feed's last id: a group that was made anew, over
     hints that were done with and trimmed, has read none and never will.
     """
-    for partition in range(keys.partitions):
-        feed = keys.feed(partition)
-        try:
-            groups = {found["name"].decode(): found for found in await redis.xinfo_groups(feed)}
-        except ResponseError:
-            return False  # It was deleted, and nobody has joined yet.
-        if group not in groups or groups[group]["pending"]:
-            return False
-        if await redis.xrange(feed, "(" + groups[group]["last-delivered-id"].decode(), count=1):
-            return False
-    return True
+    found = [await _undone_of(redis, keys.feed(partition), group) for partition in range(keys.partitions)]
+    holders = await redis.execute_command("HGETALL", keys.leases(group))
+    return [f"feed {partition}: {what}; leases: {holders}" for partition, what in enumerate(found) if what]
+
+
+async def _undone_of(redis: Redis, feed: str, group: str) -> str:
+    try:
+        groups = {found["name"].decode(): found for found in await redis.xinfo_groups(feed)}
+    except ResponseError:
+        return "is missing"  # It was deleted, and nobody has joined yet.
+    if group not in groups:
+        return "has no group"
+    if groups[group]["pending"]:
+        return f"pending: {await redis.execute_command('XPENDING', feed, group)}"
+    delivered = groups[group]["last-delivered-id"].decode()
+    unread = await redis.xrange(feed, f"({delivered}", count=1)
+    return f"unread: {unread}" if unread else ""

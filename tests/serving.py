@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from projections import strategies
-from tests.feeds import all_are_done
+from tests.feeds import undone
 from tests.projecting import Replica
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
@@ -69,7 +69,7 @@ class Serving:
         """Wait until every hint is read and acknowledged."""
 
         async def done() -> bool:
-            return await all_are_done(self.redis, self.keys, self.world.projection.name)
+            return not await undone(self.redis, self.keys, self.world.projection.name)
 
         await wait_until(done, "all hints to be acknowledged")
 

@@ -17,7 +17,7 @@ from tests.chaos.report import Report
 from tests.chaos.schedule import Schedule
 from tests.chaos.stalls import Watch
 from tests.chaos.world import World, a_world
-from tests.feeds import all_are_done
+from tests.feeds import undone
 from tests.reference.model import single_reader
 from tests.tables import Table, differences, read_table
 from tests.waiting import wait_until
@@ -86,7 +86,7 @@ async def _judge(world: World, report: Report) -> None:
             return not differences(await read_table(engine), expected)
 
         async def hints_are_done() -> bool:
-            return await all_are_done(redis, world.keys, strategies.name)
+            return not await undone(redis, world.keys, strategies.name)
 
         try:
             await wait_until(table_is_right, "the table", SETTLE_SECONDS)
@@ -94,6 +94,7 @@ async def _judge(world: World, report: Report) -> None:
             await wait_until(hints_are_done, "all hints to be acknowledged", SETTLE_SECONDS)
         except AssertionError as error:
             report.failures += [f"{error}\n{world.fleet.tails()}", *await _wrong(engine, expected)]
+            report.failures += await undone(redis, world.keys, strategies.name)
         report.failures += [
             f"The driver is wrong: the log of {stream_id} is not as its ledger says."
             for stream_id in await world.ledger.differing(redis, world.keys)
