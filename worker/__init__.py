@@ -48,7 +48,7 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
-`verify`                rows as they should be, and how they differ
+`difference`            how two rows differ; `comparison` of a whole table at rest with its logs
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
@@ -81,7 +81,7 @@ from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
-from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite
+from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite, StoredFacts
 
 __all__ = [
     "ClaimRaceError",
@@ -99,6 +99,7 @@ __all__ = [
     "Remark",
     "RuleTransaction",
     "RuleWrite",
+    "StoredFacts",
     "emit",
     "emit_again",
 ]

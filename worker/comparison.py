@@ -1,41 +1,27 @@
-"""What the rows of a projection must be, folded from the logs in memory, and how the table differs from that.
+"""A whole table at rest compared with its logs: what its rows must be, folded in memory, and what they are.
 
-Nothing here writes. The fold is the projection's own, but the cross-stream rule is computed by its plain,
-in-memory `settle`, not by the transactions that wrote the table.
+Means something only while nobody writes; `worker.verify` is for tables in use. Nothing here writes. The fold
+is the projection's own, but the cross-stream rule is computed by its plain, in-memory `settle`, not by the
+transactions that wrote the table.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import JSON, Text, cast, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker import letters
+from worker.difference import Columns, Difference, differences
 from worker.log import Log
 from worker.projection import Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.row import RawJson
 
-Columns = Mapping[str, Any]
-"""Values by column, JSON columns as RawJson."""
-
 _SCAN_KEYS = 500
 _FOLDED_AT_ONCE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One wrong value: what the log says and what the table says."""
-
-    stream_id: str
-    column: str
-    expected: Any
-    stored: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,49 +113,6 @@ def compare(expected: Mapping[str, Columns], stored: Mapping[str, Columns]) -> C
         missing=tuple(sorted(expected.keys() - stored.keys())),
         extra=tuple(sorted(stored.keys() - expected.keys())),
     )
-
-
-def differences(stream_id: str, expected: Columns, stored: Columns) -> Iterator[Difference]:
-    """The columns in which two rows differ; of ``stored`` those that ``expected`` has are looked at."""
-    for column, value in expected.items():
-        if _comparable(value) != _comparable(stored[column]):
-            yield Difference(stream_id, column, value, stored[column])
-
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A number in a JSON value as jsonb holds it: a decimal of any size; never equal to true or false."""
-
-    value: Decimal
-
-
-def _comparable(value: Any) -> Any:
-    """JSON decoded, with numbers as decimals: 1e23 and 100000000000000000000000 are one number to jsonb."""
-    if not isinstance(value, RawJson):
-        return value
-    return json.loads(
-        value.text,
-        parse_int=lambda text: _Number(Decimal(text)),
-        parse_float=lambda text: _Number(Decimal(text)),
-    )
-
-
-def excerpts(difference: Difference, length: int) -> tuple[str, str]:
-    """Both values as text of at most ``length`` characters, beginning shortly before they differ."""
-    texts = [_text(difference.expected), _text(difference.stored)]
-    same = next((at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
-    start = max(0, same - length // 3) if max(map(len, texts)) > length else 0
-    cut = [text[start:] for text in texts]
-    shortened = [text if len(text) <= length else f"{text[: length - 1]}…" for text in cut]
-    first, second = (f"…{text[1:]}" if start and text else text for text in shortened)
-    return first, second
-
-
-def _text(value: Any) -> str:
-    """A value for people to read; objects in one order, so that two of them can be told apart."""
-    if isinstance(value, RawJson):
-        return json.dumps(json.loads(value.text), ensure_ascii=False, sort_keys=True)
-    return "null" if value is None else str(value)
 
 
 async def _streams(logs: Log) -> list[str]:

@@ -14,7 +14,9 @@ from projections import strategies
 from tests.servers import RunningServers
 from worker.blocked import BlockedStreams
 from worker.cache import RowCache
+from worker.comparison import Comparison, compare_table
 from worker.database import make_engine, parse_database_url
+from worker.difference import Difference
 from worker.emit import emit
 from worker.keys import Keys
 from worker.log import Log
@@ -22,7 +24,6 @@ from worker.outcome import Outcome
 from worker.projector import Projector
 from worker.redis_client import make_client
 from worker.store import Store
-from worker.verify import Comparison, Difference, compare_table
 
 PLAN = {"root": {"searchName": "s"}, "numbers": [1e23, 1.50, -0.0, 10**30, 1e-7]}
 
