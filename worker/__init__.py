@@ -48,7 +48,9 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
-`difference`            how two rows differ; `comparison` of a whole table at rest with its logs
+`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be
+`verify`, `finding`     are rows what their logs say? what one look at one finds, in a `snapshot`
+`difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together

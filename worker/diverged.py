@@ -6,7 +6,7 @@ hint or sweep of such a stream finds it again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import structlog
 from redis.asyncio import Redis
@@ -41,6 +41,13 @@ class DivergedStreams:
             log.info("stream_no_longer_diverged", stream=stream_id)
             await self._redis.hdel(self._name, stream_id)
             del self._known[stream_id]
+
+    async def forget(self, stream_ids: Collection[str]) -> None:
+        """These streams were rebuilt or removed, whatever anybody knew of them."""
+        for stream_id in stream_ids:
+            self._known.pop(stream_id, None)
+        if stream_ids:
+            await self._redis.hdel(self._name, *stream_ids)
 
     async def all(self) -> AsyncIterator[str]:
         """The streams that any replica has found diverged; one may come twice."""

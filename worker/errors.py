@@ -12,6 +12,7 @@
     ├── FeedPartitionsError           two parties disagree on the number of feed partitions
     ├── SchemaError                   the database schema is not the one this version needs
     ├── ClaimRaceError                another transaction changed claims first; reload and retry
+    ├── NewerVersionError             rows of a newer version of the projection would change
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
     └── EmbeddedServerError           an embedded server did not start
@@ -77,6 +78,10 @@ class SchemaError(ProjectionWorkerError):
 
 class ClaimRaceError(ProjectionWorkerError):
     """A transaction found that another one changed the claims it had prepared for; it must start again."""
+
+
+class NewerVersionError(ProjectionWorkerError):
+    """A write would change rows that a newer version of the projection has written. Nothing was written."""
 
 
 class LetterRefusedError(ProjectionWorkerError):

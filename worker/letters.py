@@ -13,6 +13,7 @@ stale: nothing follows from it. A stream has one open letter at most.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from worker.events import EventId
+from worker.fold import HandlerFailure, Rejection
 
 _MAX_ERROR_CHARACTERS = 8_000
 
@@ -92,6 +94,20 @@ class Letter:
     event_type: str
     reason: Reason
     error: str
+
+
+def letters_of(stream_id: str, rejections: Sequence[Rejection]) -> tuple[Letter, ...]:
+    """The letters for events that a fold passed over."""
+    return tuple(
+        Letter(stream_id, r.event_id, r.type, Reason.REJECTED if r.decoded else Reason.UNDECODABLE, r.reason)
+        for r in rejections
+    )
+
+
+def letter_of(stream_id: str, failure: HandlerFailure) -> Letter:
+    """The letter for the event at which a fold ended."""
+    error = "".join(traceback.format_exception(failure.error))
+    return Letter(stream_id, failure.event_id, failure.type, Reason.HANDLER_FAILED, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +193,15 @@ async def resolve(connection: AsyncConnection, projection: str, positions: Mappi
         await connection.exec_driver_sql(_RESOLVE, (projection, list(positions), list(positions.values())))
 
 
+async def settle_unpassed(
+    connection: AsyncConnection, projection: str, passed: Mapping[str, Sequence[Letter]]
+) -> None:
+    """Settle what streams that were folded anew had passed over, but for what they passed over this time."""
+    kept = [letter for letters in passed.values() for letter in letters]
+    values = [letter.stream_id for letter in kept], [str(letter.event_id) for letter in kept]
+    await connection.exec_driver_sql(_SETTLE_UNPASSED, (projection, list(passed), *values))
+
+
 def _columns(letters: Sequence[Letter]) -> tuple[list[str], ...]:
     return (
         [letter.stream_id for letter in letters],
@@ -238,3 +263,10 @@ _RESOLVE_OTHERS = """
     FROM unnest($2::text[], $3::text[]) AS stopped(stream_id, event_id)
     WHERE l.projection = $1 AND l.stream_id = stopped.stream_id COLLATE "C" AND l.state = 'open'
       AND l.event_id <> stopped.event_id"""
+
+_SETTLE_UNPASSED = """
+    UPDATE dead_letters AS l SET state = 'resolved', settled_at = now()
+    WHERE l.projection = $1 AND l.stream_id = ANY($2::text[]) AND l.state = 'passed'
+      AND NOT EXISTS (
+          SELECT FROM unnest($3::text[], $4::text[]) AS kept(stream_id, event_id)
+          WHERE kept.stream_id = l.stream_id COLLATE "default" AND kept.event_id = l.event_id)"""

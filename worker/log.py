@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from worker.events import (
     parse_stream_id,
 )
 from worker.keys import Keys
-from worker.redis_client import Script, pipelined, refused
+from worker.redis_client import Script, pairs, pipelined, refused
 
 NO_STREAM: Final = "no stream"
 """In place of an event id: the key holds something else."""
@@ -44,6 +44,33 @@ for at, key in ipairs(KEYS) do
   ids[at] = last.err and 0 or last[1] and last[1][1] or false
 end
 return ids
+""")
+
+# An id to look for is asked for from the server's side, too: the entry itself may be large.
+_EXTENTS = Script("""
+local function first(reply) return reply[1] and reply[1][1] or false end
+local extents = {}
+for at, key in ipairs(KEYS) do
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  if info.err and redis.call('EXISTS', key) == 0 then
+    extents[at] = 0
+  elseif info.err then
+    if string.sub(info.err, 1, 9) ~= 'WRONGTYPE' then return info end
+    extents[at] = 1
+  else
+    local wanted = ARGV[at]
+    extents[at] = {
+      info, first(redis.call('XRANGE', key, '-', '+', 'COUNT', 1)),
+      first(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)),
+      (wanted == '' or first(redis.call('XRANGE', key, wanted, wanted))) and 1 or 0,
+    }
+    -- The entries themselves stay here.
+    for i = 1, #info, 2 do
+      if info[i] == 'first-entry' or info[i] == 'last-entry' then info[i + 1] = false end
+    end
+  end
+end
+return extents
 """)
 
 
@@ -85,15 +112,24 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """How a log begins.
+class Extent:
+    """What a log is known to reach over, and what was removed from it.
 
-    ``first_id`` is its first entry, None where there is no log, or an empty one. ``whole`` says that nothing
-    was ever removed from it; False where something was, or where the server cannot tell (before Redis 7.0).
+    ``exists`` is False where there is no key. ``first_id`` and ``last_id`` are its first and last entry, None
+    where it has none. ``newest_id`` is the highest id that it ever gave out, though its entry may be gone.
+    ``newest_deleted`` is the highest id that XDEL took out, "0-0" for none; None where the server does not
+    tell (before Redis 7.0). ``whole`` says that nothing was ever removed; False also where it cannot be told.
+    ``holds`` says whether it holds the entry that was asked for, True if none was. Of a key that is no stream
+    it says that it exists, and nothing else.
     """
 
-    first_id: str | None
-    whole: bool
+    exists: bool
+    first_id: str | None = None
+    last_id: str | None = None
+    newest_id: str | None = None
+    newest_deleted: str | None = None
+    whole: bool = False
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +168,7 @@ class Log:
         self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int
     ) -> None:
         self.keys = keys
-        self._redis = redis
+        self.redis = redis
         self._types = EventTypes(types)
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
@@ -194,7 +230,7 @@ class Log:
             for (stream_id, start), count in zip(ranges, each, strict=True)
         ]
         pages: list[_RawPage] = []
-        for reply, count in zip(await pipelined(self._redis, commands), each, strict=True):
+        for reply, count in zip(await pipelined(self.redis, commands), each, strict=True):
             if _is_no_stream(reply):
                 pages.append(_RawPage((), ended=True, refusal=str(reply)))
                 continue
@@ -207,26 +243,20 @@ class Log:
     async def entry(self, stream_id: str, event_id: str) -> Sequence[bytes] | None:
         """The fields of one entry as they stand in the log; None where there is no such entry or no log."""
         command = ("XRANGE", self.keys.log(stream_id), event_id, event_id)
-        [reply] = await pipelined(self._redis, [command])
+        [reply] = await pipelined(self.redis, [command])
         return None if _is_no_stream(reply) or not reply else reply[0][1]
 
-    async def beginnings(self, stream_ids: Sequence[str]) -> list[Beginning]:
-        """How each log begins."""
+    async def extents(self, stream_ids: Mapping[str, str | None]) -> dict[str, Extent]:
+        """The extent of each log; for each stream, the id of an entry to look for, or None."""
         names = [self.keys.log(stream_id) for stream_id in stream_ids]
-        firsts = await pipelined(self._redis, [("XRANGE", name, "-", "+", "COUNT", 1) for name in names])
-        infos = await pipelined(self._redis, [("XINFO STREAM", name) for name in names])
-        return [
-            Beginning(
-                first_id=None if _is_no_stream(first) or not first else first[0][0].decode(),
-                # Redis counts from 7.0 on.
-                whole=not refused(info) and info.get("entries-added") == info["length"],
-            )
-            for first, info in zip(firsts, infos, strict=True)
-        ]
+        replies = await _EXTENTS(self.redis, names, [wanted or "" for wanted in stream_ids.values()])
+        return {
+            s: _extent(reply, wanted) for (s, wanted), reply in zip(stream_ids.items(), replies, strict=True)
+        }
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""
-        replies = await _LAST_IDS(self._redis, [self.keys.log(stream_id) for stream_id in stream_ids])
+        replies = await _LAST_IDS(self.redis, [self.keys.log(stream_id) for stream_id in stream_ids])
         return [NO_STREAM if reply == 0 else reply.decode() if reply else None for reply in replies]
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
@@ -263,7 +293,7 @@ class Log:
         come twice, and one that exists all the time comes at least once.
         """
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.keys.log_prefix) + "*"
-        cursor, names = await self._redis.scan(cursor, match=pattern, count=count)
+        cursor, names = await self.redis.scan(cursor, match=pattern, count=count)
         prefix_bytes = len(self.keys.log_prefix.encode())
         streams: list[str] = []
         unusable: list[bytes] = []
@@ -275,6 +305,23 @@ class Log:
             else:
                 streams.append(stream_id)
         return int(cursor), streams, unusable
+
+
+def _extent(reply: Any, wanted: str | None) -> Extent:
+    if reply in (0, 1):
+        return Extent(exists=bool(reply), holds=wanted is None)
+    info, first, last, holds = reply
+    told = dict(pairs(info))
+    deleted = told.get(b"max-deleted-entry-id")
+    return Extent(
+        exists=True,
+        first_id=first.decode() if first else None,
+        last_id=last.decode() if last else None,
+        newest_id=told[b"last-generated-id"].decode(),
+        newest_deleted=deleted.decode() if deleted is not None else None,
+        whole=told.get(b"entries-added") == told[b"length"],
+        holds=bool(holds),
+    )
 
 
 def _is_no_stream(reply: Any) -> bool:

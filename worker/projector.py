@@ -16,8 +16,8 @@ from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.events import EventId, is_event_id, without_skipped
 from worker.fault_points import Point, reach
-from worker.fold import Folded, HandlerFailure
-from worker.letters import Heeded, Letter, Reason
+from worker.fold import Folded
+from worker.letters import Heeded, letter_of, letters_of
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome, StreamResult, Tally
 from worker.projection import Projection
@@ -167,8 +167,8 @@ class Projector:
         A log that starts after the position has been trimmed, unless nothing was ever removed from it: then
         it was lost and begun anew.
         """
-        beginnings = await self._logs.beginnings(list(astray))
-        for (stream_id, page), beginning in zip(astray.items(), beginnings, strict=True):
+        extents = await self._logs.extents(dict.fromkeys(astray))
+        for stream_id, page in astray.items():
             row = known[stream_id].row
             if known[stream_id].read_to is not None or row is None:
                 # The log changed since it was read; the row may have changed too.
@@ -176,9 +176,9 @@ class Projector:
                 continue
             position = row.stamp.last_event_id
             assert position is not None
-            first_id = beginning.first_id
+            first_id = extents[stream_id].first_id
             starts_later = first_id is not None and EventId.parse(first_id) > EventId.parse(position)
-            if starts_later and not beginning.whole:
+            if starts_later and not extents[stream_id].whole:
                 log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
                 self._fold(stream_id, known[stream_id], page, batch)
             else:
@@ -205,12 +205,12 @@ class Projector:
                     updated_at=folded.updated_at,
                     facts=folded.facts,
                     replace=anew,
-                    passed=_passed(stream_id, folded),
-                    stopped=known.heeded.open is not None,
+                    passed=letters_of(stream_id, folded.rejections),
+                    settles=row.stamp.last_event_id if known.heeded.open else None,
                 )
             )
         if folded.failure:
-            batch.blocks.append(Block(_stamp(row), _letter_of(stream_id, folded.failure)))
+            batch.blocks.append(Block(_stamp(row), letter_of(stream_id, folded.failure)))
             batch.results[stream_id] = StreamResult(Outcome.BLOCKED)
             return
         read_to = page.last_id or known.read_to
@@ -327,24 +327,6 @@ def _go_on(row: StoredRow | None, heeded: Heeded, halfway: _Halfway | None) -> K
 
 def _stamp(row: StoredRow | None) -> Stamp | None:
     return row.stamp if row else None
-
-
-def _passed(stream_id: str, folded: Folded) -> tuple[Letter, ...]:
-    return tuple(
-        Letter(
-            stream_id,
-            rejection.event_id,
-            rejection.type,
-            Reason.REJECTED if rejection.decoded else Reason.UNDECODABLE,
-            rejection.reason,
-        )
-        for rejection in folded.rejections
-    )
-
-
-def _letter_of(stream_id: str, failure: HandlerFailure) -> Letter:
-    error = "".join(traceback.format_exception(failure.error))
-    return Letter(stream_id, failure.event_id, failure.type, Reason.HANDLER_FAILED, error)
 
 
 def _place_of(error: Exception) -> str:

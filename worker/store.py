@@ -7,7 +7,7 @@ lock it one after the other, and the second finds that its comparison is lost.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
+from worker.errors import NewerVersionError
 from worker.fault_points import Point, reach
 from worker.letters import Heeded
 from worker.projection import Projection
 from worker.rule import RuleTransaction, RuleWrite
-from worker.table import RowWrite, Stamp, StoredRow, Table, fetch
+from worker.table import RowHead, RowWrite, Stamp, StoredRow, Table, fetch
 
 # A worker that is frozen inside a transaction must not hold up the others for longer than this.
 _LOCK_TIMEOUT = "5s"
@@ -42,6 +43,13 @@ class Loaded(NamedTuple):
     heeded: dict[str, Heeded]
 
 
+class Heads(NamedTuple):
+    """The same as `Loaded`, without what the rows hold."""
+
+    heads: dict[str, RowHead]
+    heeded: dict[str, Heeded]
+
+
 class Store:
     """The rows of one projection."""
 
@@ -58,6 +66,13 @@ class Store:
             rows = await self._table.rows(connection, stream_ids)
             heeded = await letters.heeded(connection, self._projection.name, stream_ids)
         return Loaded(rows, heeded)
+
+    async def heads(self, stream_ids: Collection[str]) -> Heads:
+        """What the worker keeps in these rows, and what to heed. The letters are read after the rows."""
+        async with self._engine.connect() as connection:
+            heads = await self._table.heads(connection, stream_ids)
+            heeded = await letters.heeded(connection, self._projection.name, stream_ids)
+        return Heads(heads, heeded)
 
     async def stamps(self, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
@@ -87,7 +102,7 @@ class Store:
 
         The others are unchanged: another writer was there first, or is there now, and the caller must load
         them again. When this raises, nothing of the batch is known to be written; after a lost connection it
-        may be.
+        may be. Raises NewerVersionError where the rule would change rows of a newer version.
         """
         if not writes:
             return set()
@@ -99,6 +114,7 @@ class Store:
             to_lock = {w.stream_id for w in ordered if w.loaded} | affected
             # Whoever has locked a row may keep it for hours: that must not hold up the rest of the batch.
             current = await self._table.lock(connection, to_lock, wait=bool(affected))
+            self._refuse_newer(current, affected)
             updates = [w for w in ordered if w.loaded and current.get(w.stream_id) == w.loaded]
             won = await self._table.insert(connection, [w for w in ordered if not w.loaded])
             won |= await self._table.update(connection, updates)
@@ -107,6 +123,14 @@ class Store:
             await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
             reach(Point.ROWS_WRITTEN)
         return won
+
+    def _refuse_newer(self, current: Mapping[str, Stamp], stream_ids: Collection[str]) -> None:
+        newer = [s for s in stream_ids if s in current and current[s].version > self._projection.version]
+        if newer:
+            raise NewerVersionError(
+                f"Rows that would change, such as that of stream {newer[0]!r}, were written by a newer "
+                f"version of projection {self._projection.name} than {self._projection.version}; use that."
+            )
 
     async def _prepare_rule(
         self, connection: AsyncConnection, writes: Sequence[RowWrite]
@@ -122,8 +146,10 @@ class Store:
         name = self._projection.name
         passed = [letter for write in writes for letter in write.passed]
         await letters.record_passed(connection, name, self._projection.version, passed)
-        moved = {write.stream_id: write.row.stamp.last_event_id for write in writes if write.stopped}
-        await letters.resolve(connection, name, {s: position for s, position in moved.items() if position})
+        settled = {write.stream_id: write.settles for write in writes if write.settles}
+        await letters.resolve(connection, name, settled)
+        if anew := {write.stream_id: write.passed for write in writes if write.replace and write.loaded}:
+            await letters.settle_unpassed(connection, name, anew)
 
     async def probe(self, stream_id: str) -> None:
         """Write something harmless and roll it back; raises what PostgreSQL raises if it refuses that, too.
@@ -152,15 +178,38 @@ class Store:
             return await self._projection.rule.abandoned(connection, limit)
 
     async def withdraw(self, stream_ids: Sequence[str]) -> None:
-        """Withdraw the facts of streams that have no row any more; one that has a row again is left alone."""
+        """Withdraw the facts of streams that have no row any more; one that has a row again is left alone.
+
+        So are all, where that would change rows of a newer version of the projection.
+        """
         rule = self._projection.rule
         if not rule or not stream_ids:
             return
+        with suppress(NewerVersionError):
+            async with self._engine.begin() as connection:
+                await connection.exec_driver_sql(BEGIN)
+                facts = [RuleWrite(s, (), replace=True) for s in stream_ids]
+                transaction = await rule.prepare(connection, facts)
+                alive = await self._table.lock(connection, {*stream_ids, *transaction.affected})
+                self._refuse_newer(alive, transaction.affected)
+                await transaction.apply(set(stream_ids) - alive.keys())
+
+    async def remove(self, heads: Mapping[str, RowHead]) -> set[str]:
+        """Delete rows that still bear these stamps, with their facts; the streams of which that is so."""
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(BEGIN)
-            transaction = await rule.prepare(connection, [RuleWrite(s, (), replace=True) for s in stream_ids])
-            alive = await self._table.lock(connection, {*stream_ids, *transaction.affected})
-            await transaction.apply(set(stream_ids) - alive.keys())
+            rule, affected = self._projection.rule, set[str]()
+            if rule:
+                facts = [RuleWrite(s, (), replace=True) for s in sorted(heads, key=str.encode)]
+                transaction = await rule.prepare(connection, facts)
+                affected = set(transaction.affected)
+            current = await self._table.lock(connection, {*heads, *affected})
+            self._refuse_newer(current, {*heads, *affected})
+            unchanged = {s for s in heads if current.get(s) == heads[s].stamp}
+            await self._table.delete(connection, unchanged)
+            if rule:
+                await transaction.apply(unchanged)
+        return unchanged
 
     async def count_rows(self) -> dict[int, int]:
         """How many rows there are of each version of the projection."""

@@ -33,6 +33,14 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class RowHead:
+    """What the worker itself keeps in a row; see `worker.projection.ProjectedRow`."""
+
+    stamp: Stamp
+    first_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRow:
     """A row as it is committed, without the columns that a cross-stream rule computes."""
 
@@ -46,8 +54,8 @@ class RowWrite:
     """One stream's change. ``loaded`` is None where there was no row.
 
     With ``replace`` the row was folded from the start of its log, so every column is written; else only
-    ``changed`` ones are. ``updated_at`` None leaves the column as it is. ``passed`` are events that moved the
-    position and nothing else. ``stopped`` says that the stream had an open dead letter.
+    ``changed`` ones are, and ``updated_at`` None leaves that column as it is. ``passed`` are events that
+    moved the position and nothing else. Open dead letters of the stream up to event ``settles`` are settled.
     """
 
     stream_id: str
@@ -58,7 +66,7 @@ class RowWrite:
     facts: tuple[Any, ...]
     replace: bool
     passed: tuple[Letter, ...] = ()
-    stopped: bool = False
+    settles: str | None = None
 
 
 class Table:
@@ -98,6 +106,14 @@ class Table:
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
         return {row[0]: Stamp(*row[1:]) for row in await fetch(connection, self._stamps, list(stream_ids))}
+
+    async def heads(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, RowHead]:
+        """What the worker keeps in the rows of these streams, also where the rest cannot be loaded."""
+        sql = f"""
+            SELECT stream_id, last_event_id, generation, version, first_event_id
+            FROM {self.name} WHERE stream_id = ANY($1::text[])"""
+        rows = await fetch(connection, sql, list(stream_ids))
+        return {row[0]: RowHead(Stamp(*row[1:4]), row[4]) for row in rows}
 
     async def lock(
         self, connection: AsyncConnection, stream_ids: Collection[str], *, wait: bool = True
@@ -151,12 +167,18 @@ class Table:
         for columns, group in groups.items():
             keyed = ("stream_id", "updated_at", *columns)
             assignments = ", ".join(f"{self._quote(c)} = {self._cast([c])}" for c in columns)
+            updated_at = "i.updated_at" if group[0].replace else "coalesce(i.updated_at, t.updated_at)"
             sql = f"""
                 UPDATE {self.name} AS t
-                SET {assignments}, updated_at = coalesce(i.updated_at, t.updated_at)
+                SET {assignments}, updated_at = {updated_at}
                 FROM {self._unnest(keyed)} WHERE t.stream_id = i.stream_id RETURNING t.stream_id"""
             updated |= {row[0] for row in await fetch(connection, sql, *self._arrays(keyed, group))}
         return updated
+
+    async def delete(self, connection: AsyncConnection, stream_ids: Collection[str]) -> None:
+        """Delete locked rows, with all their columns."""
+        sql = f"DELETE FROM {self.name} WHERE stream_id = ANY($1::text[])"
+        await connection.exec_driver_sql(sql, (list(stream_ids),))
 
     async def fence(self, connection: AsyncConnection, stream_id: str) -> None:
         """See to it that whoever has loaded this stream's row already loses its comparison.

@@ -27,7 +27,14 @@ async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis
     await client.set(keys.log("text"), "x")
     streams = ["missing", "a", "text", "emptied", "a"]
     logs = logs_of(client, keys)
-    assert [b.first_id for b in await logs.beginnings(streams)] == [None, "1-0", None, None, "1-0"]
+    extents = await logs.extents(dict.fromkeys(streams))
+    assert {s: extent.first_id for s, extent in extents.items()} == {
+        "missing": None,
+        "a": "1-0",
+        "text": None,
+        "emptied": None,
+    }
+    assert {s for s, extent in extents.items() if not extent.exists} == {"missing"}
     assert await logs.last_ids(streams) == [None, "3-0", NO_STREAM, None, "3-0"]
 
 

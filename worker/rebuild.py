@@ -1,0 +1,246 @@
+"""Rebuilding: streams folded again from the start of their logs, each row replaced in one step.
+
+Readers see the old row or the new one, never one in between. Live projection goes on: if it moves a row
+meanwhile, the rebuild reads on from where its fold ends, and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from worker.blocked import Block, BlockedStreams
+from worker.dead_letters import hint_streams
+from worker.diverged import DivergedStreams
+from worker.errors import NewerVersionError
+from worker.events import EventId, is_event_id
+from worker.judgement import Refusal, Verdict, judge
+from worker.letters import letter_of, letters_of
+from worker.log import Extent, Log
+from worker.projection import Projection
+from worker.replay import FoldedLog, ReplayRequest, fold_logs
+from worker.store import Store
+from worker.table import RowHead, RowWrite, Stamp, StoredRow
+from worker.trouble import SERVER_ERRORS, Trouble, classify, describe
+
+log = structlog.get_logger(__name__)
+
+_MOST_ATTEMPTS = 40
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.5
+_LAST_OF_ALL = str(EventId((1 << 64) - 1, (1 << 64) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What became of one stream.
+
+    ``refusal`` None: its row is the fold of its log, at ``position`` (None: it has no row, or one without any
+    event). Otherwise the row is as it was, and ``detail`` is a sentence that says why and what to do.
+    ``events`` is how many were applied.
+    """
+
+    stream_id: str
+    refusal: Refusal | None = None
+    detail: str = ""
+    events: int = 0
+    position: str | None = None
+
+
+@dataclass(slots=True)
+class _Rebuild:
+    """One call under way. ``begun`` are folds to go on with, each with the head that its row had then."""
+
+    accept_loss: bool
+    deliberate: bool
+    results: dict[str, Rebuilt] = field(default_factory=dict)
+    begun: dict[str, tuple[RowHead | None, FoldedLog]] = field(default_factory=dict)
+
+
+class Rebuilder:
+    """Rebuilds streams of one projection.
+
+    If the process dies anywhere, a row was replaced as a whole or not at all, and doing it again does no
+    harm. Two that rebuild the same stream, or a rebuild and live projection: one comparison wins, and the
+    other reads on. A rebuild raises the generation, so that nobody writes what was folded from a log as it
+    was before an undo.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        logs: Log,
+        store: Store,
+        blocked: BlockedStreams,
+        diverged: DivergedStreams,
+    ) -> None:
+        self._projection = projection
+        self._logs = logs
+        self._store = store
+        self._blocked = blocked
+        self._diverged = diverged
+
+    async def rebuild(
+        self, stream_ids: Sequence[str], *, accept_loss: bool = False, deliberate: bool = False
+    ) -> list[Rebuilt]:
+        """Rebuild these streams, some hundreds at most, and say what became of each.
+
+        ``deliberate`` says that somebody named them, so that a log whose last entries were deleted on purpose
+        takes its row back. With ``accept_loss`` a log is taken as it is, whatever it has lost. Raises errors
+        of the servers; to call again then is safe.
+        """
+        work = _Rebuild(accept_loss, deliberate)
+        moving = list(dict.fromkeys(stream_ids))
+        pause = _FIRST_PAUSE_SECONDS
+        for attempt in range(_MOST_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            moving = await self._attempt(moving, work)
+            if not moving:
+                break
+        detail = "Others keep the row locked, or move it all the time; try again."
+        work.results.update({s: Rebuilt(s, Refusal.BUSY, detail) for s in moving})
+        await self._tell(work.results)
+        return [work.results[stream_id] for stream_id in dict.fromkeys(stream_ids)]
+
+    async def _attempt(self, stream_ids: Sequence[str], work: _Rebuild) -> list[str]:
+        """Fold, or fold on, and write; the streams whose row has moved meanwhile."""
+        loaded = await self._store.heads(stream_ids)
+        heads = {s: loaded.heads.get(s) for s in stream_ids}
+        skipped = {s: heeded.skipped for s, heeded in loaded.heeded.items()}
+        begun = {s: log for s in stream_ids if (log := _to_go_on(work.begun.pop(s, None), heads[s]))}
+        requests = [ReplayRequest(s, skipped.get(s, ())) for s in stream_ids]
+        folded = await fold_logs(self._logs, self._projection, requests, begun)
+        extents = await self._logs.extents({s: _position(heads[s]) for s in stream_ids})
+        writes: list[RowWrite] = []
+        for stream_id in stream_ids:
+            verdict = self._judge(heads[stream_id], folded[stream_id], extents[stream_id], work)
+            if verdict:
+                await self._refuse(stream_id, verdict, heads[stream_id], folded[stream_id], work)
+            elif _is_needed(heads[stream_id], folded[stream_id], extents[stream_id], work):
+                writes.append(_replacement(self._projection, stream_id, heads[stream_id], folded[stream_id]))
+            else:
+                work.results[stream_id] = Rebuilt(stream_id)
+        won = await self._write(writes, work)
+        for stream_id in won:
+            of = folded[stream_id]
+            work.results[stream_id] = Rebuilt(stream_id, events=of.events, position=of.last_event_id)
+        moving = [write.stream_id for write in writes if write.stream_id not in work.results]
+        work.begun = {s: (heads[s], folded[s]) for s in moving}
+        return moving
+
+    def _judge(
+        self, head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild
+    ) -> Verdict | None:
+        return judge(
+            self._projection.version,
+            head,
+            folded,
+            extent,
+            accept_loss=work.accept_loss,
+            deliberate=work.deliberate,
+        )
+
+    async def _refuse(
+        self, stream_id: str, verdict: Verdict, head: RowHead | None, folded: FoldedLog, work: _Rebuild
+    ) -> None:
+        """Note a refusal. A row of an older version is stopped there, for operators to see and to mend."""
+        work.results[stream_id] = Rebuilt(stream_id, verdict.refusal, verdict.detail)
+        stale = head is not None and head.stamp.version < self._projection.version
+        if stale and folded.failure and verdict.refusal is Refusal.HANDLER_FAILED:
+            assert head is not None
+            await self._blocked.add([Block(head.stamp, letter_of(stream_id, folded.failure))])
+
+    async def _write(self, writes: Sequence[RowWrite], work: _Rebuild) -> set[str]:
+        """Write in one transaction; where PostgreSQL refuses, in halves, until the row to blame is alone."""
+        try:
+            return await self._store.write(writes)
+        except NewerVersionError as error:
+            verdict = Verdict(Refusal.NEWER_VERSION, str(error))
+        except SERVER_ERRORS as error:
+            trouble = classify(error, self._projection.races)
+            if trouble is Trouble.RETRY:
+                return set()
+            if trouble is not Trouble.POISON or not isinstance(error, DBAPIError):
+                raise
+            verdict = Verdict(Refusal.ROW_REFUSED, f"PostgreSQL refuses the row: {describe(error)}.")
+        if len(writes) == 1:
+            [write] = writes
+            work.results[write.stream_id] = Rebuilt(write.stream_id, verdict.refusal, verdict.detail)
+            return set()
+        middle = len(writes) // 2
+        return await self._write(writes[:middle], work) | await self._write(writes[middle:], work)
+
+    async def prune(self, stream_ids: Sequence[str]) -> list[str]:
+        """Remove the rows of streams that have no log, with their claims; the streams of which that is so.
+
+        A row that was changed meanwhile stays. If the log comes back in that moment, the hint that follows
+        makes a row of it.
+        """
+        heads = (await self._store.heads(stream_ids)).heads
+        extents = await self._logs.extents(dict.fromkeys(heads))
+        gone = {s: head for s, head in heads.items() if not extents[s].exists}
+        removed = await self._store.remove(gone) if gone else set()
+        await self._diverged.forget(removed)
+        await hint_streams(self._logs.redis, self._logs.keys, removed)
+        return sorted(removed)
+
+    async def _tell(self, results: Mapping[str, Rebuilt]) -> None:
+        """Have workers look at what was rebuilt: its log may have grown, and they may think it diverged.
+
+        Dying before this leaves it to the sweep.
+        """
+        done = [stream_id for stream_id, result in results.items() if result.refusal is None]
+        await self._diverged.forget(done)
+        await hint_streams(self._logs.redis, self._logs.keys, done)
+
+
+def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild) -> bool:
+    """Whether there is anything to write.
+
+    An undo that leaves no event leaves a row without a position, also if there was none yet: a replica may be
+    about to insert one, from the log as it was before.
+    """
+    if folded.last_event_id is not None or (head and head.stamp.last_event_id is not None):
+        return True
+    return head is None and work.deliberate and extent.last_id != extent.newest_id
+
+
+def _replacement(projection: Projection, stream_id: str, head: RowHead | None, folded: FoldedLog) -> RowWrite:
+    """The write that puts a log's fold in the place of a row, whatever the row holds."""
+    loaded = head.stamp if head else None
+    stamp = Stamp(folded.last_event_id, loaded.generation + 1 if loaded else 0, projection.version)
+    first_event_id = folded.first_event_id if folded.last_event_id else None
+    return RowWrite(
+        stream_id=stream_id,
+        loaded=loaded,
+        row=StoredRow(stamp, first_event_id, folded.state),
+        changed=frozenset(projection.columns),
+        updated_at=folded.updated_at,
+        facts=folded.facts,
+        replace=True,
+        passed=letters_of(stream_id, folded.rejections),
+        settles=folded.last_event_id if folded.failure else _LAST_OF_ALL,
+    )
+
+
+def _position(head: RowHead | None) -> str | None:
+    """The entry that a row's log should hold; None also where its position is somebody's own idea."""
+    position = head.stamp.last_event_id if head else None
+    return position if position and is_event_id(position) else None
+
+
+def _to_go_on(begun: tuple[RowHead | None, FoldedLog] | None, head: RowHead | None) -> FoldedLog | None:
+    """A fold to go on with, unless the row was folded anew, skipped or deleted since, or the fold stopped."""
+    if begun is None or begun[1].failure:
+        return None
+    before = begun[0]
+    if before is None or head is None:
+        return None
+    same = (before.stamp.generation, before.stamp.version) == (head.stamp.generation, head.stamp.version)
+    return begun[1] if same else None
