@@ -48,8 +48,8 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
-`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be
-`verify`, `finding`     are rows what their logs say? what one look at one finds, in a `snapshot`
+`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
+`verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
 `difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
@@ -84,6 +84,7 @@ from worker.keys import Keys
 from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
 from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite, StoredFacts
+from worker.verify import verify_streams
 
 __all__ = [
     "ClaimRaceError",
@@ -104,4 +105,5 @@ __all__ = [
     "StoredFacts",
     "emit",
     "emit_again",
+    "verify_streams",
 ]

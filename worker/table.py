@@ -16,7 +16,7 @@ from sqlalchemy import JSON, Column, Dialect, Enum, String
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.letters import Letter
-from worker.projection import Projection
+from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
 
 
@@ -76,11 +76,18 @@ class Table:
         self._projection = projection
         self._quote = dialect.identifier_preparer.quote
         self.name = dialect.identifier_preparer.format_table(projection.table)
+        kept = {*KEPT_COLUMNS, *projection.columns, *(projection.rule.columns if projection.rule else ())}
         self._types = {c.key: _sql_type(c, dialect) for c in projection.table.columns}
         self._select = f"""
             SELECT stream_id, last_event_id, generation, version, first_event_id{
             "".join(f", {self._loaded(c)}" for c in projection.columns)
         }
+            FROM {self.name} WHERE stream_id = ANY($1::text[])"""
+        self._kept = [c.key for c in projection.table.columns if c.key in kept]
+        self._json_kept = {c.key for c in projection.table.columns if isinstance(c.type, JSON)} & kept
+        texts = {c: f"{self._quote(c)}::text" for c in self._json_kept}
+        self._select_kept = f"""
+            SELECT {", ".join(texts.get(c, self._quote(c)) for c in self._kept)}
             FROM {self.name} WHERE stream_id = ANY($1::text[])"""
         self._stamps = f"""
             SELECT stream_id, last_event_id, generation, version
@@ -102,6 +109,16 @@ class Table:
             for column, value in zip(self._projection.columns, row[5:], strict=True)
         )
         return StoredRow(Stamp(*row[1:4]), row[4], state)
+
+    async def kept(
+        self, connection: AsyncConnection, stream_ids: Collection[str]
+    ) -> dict[str, dict[str, Any]]:
+        """All columns of these streams' rows that are not other applications', by name; JSON as RawJson."""
+        rows = await fetch(connection, self._select_kept, list(stream_ids))
+        named = [dict(zip(self._kept, row, strict=True)) for row in rows]
+        for row in named:
+            row.update({c: RawJson(row[c]) for c in self._json_kept if row[c] is not None})
+        return {row["stream_id"]: row for row in named}
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
