@@ -121,7 +121,9 @@ class Verifier:
 
         A row that only moved on is none of these: the log up to where it stood is still the same.
         """
-        doubtful = {s: found.stamp for s, found in findings.items() if suspicious(found) and found.stamp}
+        doubtful = {
+            s: found.stamp for s, found in findings.items() if found.stamp and (found.wrong or found.obstacle)
+        }
         now = await self._store.stamps(doubtful.keys()) if doubtful else {}
         replaced = [s for s, then in doubtful.items() if s not in now or now[s].generation != then.generation]
         return findings | {s: Finding(s, obstacle=Obstacle.BUSY, stamp=doubtful[s]) for s in replaced}
