@@ -50,12 +50,14 @@ The parts
 `replay`                logs folded from their start, in memory
 `rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
 `verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
+`survey`                verify over a whole table, or a share of it
 `difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
-                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
+                        `_screen` and `letter_choice`; `verify_cli` likewise; `demo` and `embedded` for
+                        trying things out
 ======================  ==========================================================================
 
 What never happens

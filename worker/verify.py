@@ -9,7 +9,7 @@ at again, from a new snapshot, and is reported only if it stays wrong.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
@@ -45,10 +45,9 @@ Pause = Callable[[float], Awaitable[object]]
 
 @dataclass(slots=True)
 class _Suspect:
-    """A stream that seems wrong: since when, and in how many looks that count."""
+    """A stream that seems wrong: since when, and in how many looks."""
 
     since: float
-    finding: Finding
     looks: int = 1
 
 
@@ -74,17 +73,16 @@ class Verifier:
     async def verify(self, stream_ids: Sequence[str]) -> list[Finding]:
         """What is found of each stream, in this order; takes as long as `confirm` if any seems wrong."""
         first = await self.look(stream_ids)
-        confirmed = await self.confirm([found for found in first if suspicious(found)])
-        later = {finding.stream_id: finding for finding in confirmed}
+        suspects = [found.stream_id for found in first if suspicious(found)]
+        later = {found.stream_id: found async for found in self.confirm(suspects)}
         return [later.get(finding.stream_id, finding) for finding in first]
 
     async def look(self, stream_ids: Sequence[str]) -> list[Finding]:
         """Look once at each stream. What seems wrong may only have been changed meanwhile; see `confirm`."""
-        stream_ids = list(dict.fromkeys(stream_ids))
         findings: dict[str, Finding] = {}
-        for at in range(0, len(stream_ids), STREAMS_A_LOOK):
-            findings |= await self._look(stream_ids[at : at + STREAMS_A_LOOK])
-        return [findings[stream_id] for stream_id in stream_ids]
+        for some in in_parts(list(dict.fromkeys(stream_ids))):
+            findings |= await self._look(some)
+        return [findings[stream_id] for stream_id in dict.fromkeys(stream_ids)]
 
     async def _look(self, stream_ids: Sequence[str]) -> dict[str, Finding]:
         version = self._projection.version
@@ -128,30 +126,27 @@ class Verifier:
         replaced = [s for s, then in doubtful.items() if s not in now or now[s].generation != then.generation]
         return findings | {s: Finding(s, obstacle=Obstacle.BUSY, stamp=doubtful[s]) for s in replaced}
 
-    async def confirm(self, findings: Sequence[Finding]) -> list[Finding]:
-        """Look again and again at streams that seem wrong; what remains to be said of each.
+    async def confirm(self, stream_ids: Collection[str]) -> AsyncGenerator[Finding, None]:
+        """Look again and again at streams that have seemed wrong just now, and tell what remains to be said.
 
         Differences must stay in several looks. Where a row is missing, or does not belong to its log, that
         must last for as long as the patience: live projection may be on its way, or somebody about to ask for
         a rebuild, or to delete the row.
         """
-        suspects = {found.stream_id: _Suspect(monotonic(), found) for found in findings}
-        confirmed: list[Finding] = []
+        suspects = {stream_id: _Suspect(monotonic()) for stream_id in stream_ids}
         pause = _FIRST_PAUSE_SECONDS
         while suspects:
             await self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            for finding in await self.look(list(suspects)):
-                suspect = suspects[finding.stream_id]
-                suspect.finding = finding
-                suspect.looks += 1
-                if self._is_settled(suspect):
-                    del suspects[finding.stream_id]
-                    confirmed.append(await self._explained(finding))
-        return confirmed
+            for some in in_parts(list(suspects)):
+                for finding in await self.look(some):
+                    suspect = suspects[finding.stream_id]
+                    suspect.looks += 1
+                    if self._is_settled(suspect, finding):
+                        del suspects[finding.stream_id]
+                        yield await self._explained(finding)
 
-    def _is_settled(self, suspect: _Suspect) -> bool:
-        finding = suspect.finding
+    def _is_settled(self, suspect: _Suspect, finding: Finding) -> bool:
         if not suspicious(finding):
             return True
         lasted = monotonic() - suspect.since >= self._patience_seconds
@@ -170,6 +165,12 @@ class Verifier:
         at = EventId.parse(position)
         explained = await explain(self._logs, self._projection, finding.differences, at, skipped)
         return replace(finding, differences=explained)
+
+
+def in_parts(stream_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The same streams, as many at a time as one look should take."""
+    for at in range(0, len(stream_ids), STREAMS_A_LOOK):
+        yield stream_ids[at : at + STREAMS_A_LOOK]
 
 
 def suspicious(finding: Finding) -> bool:
