@@ -50,7 +50,7 @@ The parts
 `replay`                logs folded from their start, in memory
 `rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
 `verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
-`survey`                verify over a whole table, or a share of it
+`survey`, `sample`      verify over a whole table, or a share of it; by a worker, a few rows all the time
 `difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name

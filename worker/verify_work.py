@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from worker.app import Servers, connect, make_log
 from worker.blocked import BlockedStreams
@@ -22,7 +21,6 @@ from worker.survey import Survey, Surveyor
 from worker.verify import Verifier
 from worker.verify_screen import Bar, Verified, bar, print_verified
 
-_PATIENCE_BEYOND_A_SWEEP = timedelta(seconds=3)
 _REBUILT_AT_ONCE = 100
 
 
@@ -57,8 +55,7 @@ async def _verify(
     settings: Settings, servers: Servers, projection: Projection, selection: Selection, *, fix: bool
 ) -> Verified:
     logs, store = make_log(settings, servers.redis, projection), Store(servers.engine, projection)
-    patience = timedelta(seconds=settings.sweep_seconds) + _PATIENCE_BEYOND_A_SWEEP
-    verifier = Verifier(logs, servers.engine, projection, patience=patience)
+    verifier = Verifier(logs, servers.engine, projection, patience=settings.patience)
     survey = Survey(selection.limit)
     named = list(dict.fromkeys(selection.stream_ids or ()))
     total = len(named) or sum((await store.count_rows()).values())
