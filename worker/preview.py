@@ -73,5 +73,6 @@ class Previewer:
                 if verdict is None
                 else ()
             )
-            previews[stream_id] = Preview(stream_id, verdict, tuple(different), row["version"])
+            kept = await self._snapshots.as_stored(different)
+            previews[stream_id] = Preview(stream_id, verdict, kept, row["version"])
         return [previews[stream_id] for stream_id in stream_ids]

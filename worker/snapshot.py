@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
-from worker.difference import Columns
+from worker.difference import Columns, Difference
 from worker.events import EventId
 from worker.letters import Heeded
 from worker.projection import Projection
@@ -52,6 +52,23 @@ class Snapshots:
             rows = await self._table.kept(connection, stream_ids)
             heeded = await letters.heeded(connection, self._projection.name, stream_ids)
             return Snapshot(rows, await self._facts(connection, list(rows)), heeded)
+
+    async def as_stored(self, differences: Sequence[Difference]) -> tuple[Difference, ...]:
+        """Those differences that remain once PostgreSQL has stored what is expected, in the column's type."""
+        plain = set(self._projection.columns) - self._projection.json_columns
+        if not any(difference.column in plain for difference in differences):
+            return tuple(differences)
+        async with self._engine.connect() as connection:
+            return tuple(
+                [
+                    difference
+                    for difference in differences
+                    if difference.column not in plain
+                    or not await self._table.same_when_stored(
+                        connection, difference.column, difference.expected, difference.stored
+                    )
+                ]
+            )
 
     async def _facts(
         self, connection: AsyncConnection, stream_ids: Sequence[str]

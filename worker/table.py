@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, Enum, String
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.letters import Letter
 from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
+from worker.trouble import Trouble, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Table:
         self._quote = dialect.identifier_preparer.quote
         self.name = dialect.identifier_preparer.format_table(projection.table)
         kept = {*KEPT_COLUMNS, *projection.columns, *(projection.rule.columns if projection.rule else ())}
+        self._exact_types = {c.key: c.type.compile(dialect=dialect) for c in projection.table.columns}
         self._types = {c.key: _sql_type(c, dialect) for c in projection.table.columns}
         self._select = f"""
             SELECT stream_id, last_event_id, generation, version, first_event_id{
@@ -119,6 +122,22 @@ class Table:
         for row in named:
             row.update({c: RawJson(row[c]) for c in self._json_kept if row[c] is not None})
         return {row["stream_id"]: row for row in named}
+
+    async def same_when_stored(
+        self, connection: AsyncConnection, column: str, value: Any, stored: Any
+    ) -> bool:
+        """Whether a value, were it written to this column, would be read again as what is stored there.
+
+        A numeric of two digits rounds, and a real has fewer digits than a float. Not for JSON.
+        """
+        sql = f"SELECT $1::{self._exact_types[column]} IS NOT DISTINCT FROM $2::{self._exact_types[column]}"
+        try:
+            async with connection.begin_nested():
+                return bool((await connection.exec_driver_sql(sql, (value, stored))).scalar_one())
+        except DBAPIError as error:
+            if classify(error) is not Trouble.POISON:
+                raise
+            return False  # It cannot even be stored.
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""

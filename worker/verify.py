@@ -112,7 +112,13 @@ class Verifier:
             )
             for s, at in folds.items()
         }
+        for stream_id, found in findings.items():
+            if found.differences:
+                findings[stream_id] = await self._as_stored(found)
         return await self._without_replaced(findings)
+
+    async def _as_stored(self, finding: Finding) -> Finding:
+        return replace(finding, differences=await self._snapshots.as_stored(finding.differences))
 
     async def _without_replaced(self, findings: dict[str, Finding]) -> dict[str, Finding]:
         """The findings, BUSY for those streams whose row was deleted or folded anew since the snapshot.
