@@ -62,7 +62,7 @@ class Replica:
         )
         self.projector = Projector(self.projection, self.logs, self.store, self.blocked, self.cache)
         self.isolation = Isolation(
-            self.projector, self.suspects, self.store, self.blocked, self.logs, races=self.projection.races
+            self.projection, self.projector, self.suspects, self.store, self.blocked, self.logs
         )
 
     async def append(self, stream_id: str, event_type: str, data: Any = None, *, at: str = "*") -> str:

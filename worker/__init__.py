@@ -36,6 +36,10 @@ The parts
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
+`known_streams`         what is remembered of streams between passes
+`upgrade`               stale rows, of an older version: their logs folded anew, a page a pass
+`batch_writer`          writes a batch although some of its rows cannot be written
+`fold_report`           what operators hear of folds
 `isolation`             splits a batch until what PostgreSQL refuses, or what kills workers, is alone
 `suspects`, `deaths`    streams in whose company replicas have died; which replicas that were
 `aftermath`             who must hear of a stream after a pass, and whether it must rest

@@ -154,7 +154,7 @@ def make_service(
         stop, health, projection=projection.name, races=projection.races, renew=partial(renew, redis)
     )
     projector = Projector(projection, logs, store, blocked, cache)
-    isolation = Isolation(projector, suspects, store, blocked, logs, races=projection.races)
+    isolation = Isolation(projection, projector, suspects, store, blocked, logs)
     return Service(
         projection,
         consumer,

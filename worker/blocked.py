@@ -68,7 +68,7 @@ class BlockedStreams:
         """Streams to look at again although nobody hinted, at most ``limit``.
 
         Those with an open letter that is due or was written by an older version, and those that stand before
-        an event which an operator skipped lately; not those whose row is another version's. Chance decides
+        an event which an operator skipped lately; not those whose row is a newer version's. Chance decides
         which of more than ``limit``: some stay due for long, their logs being diverged, and must not keep
         others from their turn.
         """
@@ -76,22 +76,26 @@ class BlockedStreams:
             SELECT l.stream_id FROM dead_letters AS l
             LEFT JOIN {self._table.name} AS t ON t.stream_id = l.stream_id COLLATE "default"
             WHERE l.projection = $1
-              AND (t.last_event_id IS NULL OR t.version = $2)
+              AND (t.last_event_id IS NULL OR t.version <= $2)
               AND (l.state = 'open' AND (l.retry_at <= now() OR l.version < $2)
                    OR l.state = 'skipped' AND l.settled_at > now() - interval '1 hour'
-                      AND (({_number("t.last_event_id")}) < ({_number("l.event_id")})) IS NOT FALSE)
+                      AND ((({_number("t.last_event_id")}) < ({_number("l.event_id")})) IS NOT FALSE
+                           OR t.version < l.version))
             GROUP BY l.stream_id ORDER BY random() LIMIT $3"""
         async with self._engine.connect() as connection:
             rows = await fetch(connection, sql, self._projection.name, self._projection.version, limit)
         return [row[0] for row in rows]
 
     async def settle_stale(self) -> None:
-        """Settle open letters for events at or before their rows' positions: somebody applied them."""
+        """Settle open letters for events at or before their rows' positions: somebody applied them.
+
+        A row of an older version than the letter's says nothing: it is to be folded anew, and cannot be.
+        """
         sql = f"""
             UPDATE dead_letters AS l SET state = 'resolved', settled_at = now(), retry_at = NULL
             FROM {self._table.name} AS t
             WHERE l.projection = $1 AND l.state = 'open' AND t.stream_id = l.stream_id COLLATE "default"
-              AND ({_number("l.event_id")}) <= ({_number("t.last_event_id")})"""
+              AND l.version <= t.version AND ({_number("l.event_id")}) <= ({_number("t.last_event_id")})"""
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(BEGIN)
             await connection.exec_driver_sql(sql, (self._projection.name,))

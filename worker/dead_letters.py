@@ -22,7 +22,7 @@ from worker.letters import State
 from worker.projection import Projection
 from worker.redis_client import pipelined, refused
 from worker.store import BEGIN
-from worker.table import Table
+from worker.table import Stamp, Table
 
 _HINTS_AT_ONCE = 500
 
@@ -136,7 +136,7 @@ async def skip_letter(
             raise LetterRefusedError(why_not(letter))
         if stamp is None:
             raise LetterRefusedError(f"The row of stream {stream_id!r} was deleted just now; try again.")
-        if stamp.last_event_id is not None and EventId.parse(stamp.last_event_id) >= event_id:
+        if _has_passed(stamp, event_id) and stamp.version >= letter.version:
             raise LetterRefusedError(f"Event {event_id} of stream {stream_id!r} was applied meanwhile.")
         await connection.exec_driver_sql(_SKIP, (projection.name, stream_id, str(event_id), by, because))
     # If the process dies before the commit, nothing has happened. If it dies after it, the skip stands, and
@@ -166,6 +166,10 @@ async def hint_streams(redis: Redis, keys: Keys, stream_ids: Collection[str]) ->
         for reply in await pipelined(redis, commands[start : start + _HINTS_AT_ONCE]):
             if refused(reply):
                 raise reply
+
+
+def _has_passed(stamp: Stamp, event_id: EventId) -> bool:
+    return stamp.last_event_id is not None and EventId.parse(stamp.last_event_id) >= event_id
 
 
 async def _lock_letter(

@@ -7,17 +7,18 @@ shows that PostgreSQL would take no other row either.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
 from worker.blocked import Block, BlockedStreams
-from worker.events import EventId
+from worker.events import EventId, field
 from worker.letters import Letter, Reason
 from worker.log import Log, PageRequest
 from worker.outcome import Outcome, StreamResult
+from worker.projection import Projection
 from worker.projector import Projector
 from worker.store import Store
 from worker.suspects import Suspects
@@ -40,15 +41,16 @@ class Isolation:
     """
 
     def __init__(
-        self, projector: Projector, suspects: Suspects, store: Store, blocked: BlockedStreams, logs: Log,
-        *, races: Collection[str],
+        self, projection: Projection, projector: Projector, suspects: Suspects, store: Store,
+        blocked: BlockedStreams, logs: Log,
     ) -> None:  # fmt: skip
+        self._projection = projection
         self._projector = projector
         self._suspects = suspects
         self._store = store
         self._blocked = blocked
         self._logs = logs
-        self._races = races
+        self._races = projection.races
         self._at_once = _WITHOUT_LIMIT
         self.refused_by_table = ""
 
@@ -172,8 +174,17 @@ class Isolation:
         return StreamResult(Outcome.BLOCKED if held else Outcome.LOST)
 
     async def _next_event(self, stream_id: str, stamp: Stamp | None) -> tuple[EventId, str] | None:
-        """The first projected event after the row's position, whatever it holds."""
+        """The first projected event after the row's position, whatever it holds.
+
+        A stale row is stopped at its position: any event up to there may be what its new fold is refused for.
+        """
         start = stamp.last_event_id if stamp else None
+        if stamp and start and stamp.version < self._projection.version:
+            fields = await self._logs.entry(stream_id, start)
+            event_type = (field(fields, b"type") or b"") if fields else None
+            return (
+                None if event_type is None else (EventId.parse(start), event_type.decode("utf-8", "replace"))
+            )
         while True:
             [page] = await self._logs.read([PageRequest(stream_id, start)])
             if page.events:

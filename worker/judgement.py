@@ -1,4 +1,4 @@
-"""Whether a row may be folded anew from the start of its log. Nothing here does I/O.
+"""Whether the fold of its whole log may take a row's place, and the write by which it does. No I/O.
 
 A fold of a log that has lost something would be another row, and nobody could tell what is missing. So it
 is refused, unless an operator accepts the loss, or took the end of the log away on purpose.
@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.events import EventId, is_event_id
+from worker.letters import letters_of
 from worker.log import Extent
+from worker.projection import Projection
 from worker.replay import FoldedLog
-from worker.table import RowHead
+from worker.table import RowHead, RowWrite, Stamp, StoredRow
 
+_LAST_OF_ALL = str(EventId((1 << 64) - 1, (1 << 64) - 1))
 _FORCE = "`rebuild --accept-loss` takes the log as it is"
 
 
@@ -139,4 +142,21 @@ def _failure(position: str, folded: FoldedLog) -> Verdict | None:
         Refusal.HANDLER_FAILED,
         f"The handler of {failure.type} raises {type(failure.error).__name__} at event {failure.event_id}, "
         "which the row has passed; mend the handler, or skip the event.",
+    )
+
+
+def replacement(projection: Projection, stream_id: str, loaded: Stamp | None, folded: FoldedLog) -> RowWrite:
+    """The write that puts a log's fold in the place of a row, whatever the row holds."""
+    stamp = Stamp(folded.last_event_id, loaded.generation + 1 if loaded else 0, projection.version)
+    first_event_id = folded.first_event_id if folded.last_event_id else None
+    return RowWrite(
+        stream_id=stream_id,
+        loaded=loaded,
+        row=StoredRow(stamp, first_event_id, folded.state),
+        changed=frozenset(projection.columns),
+        updated_at=folded.updated_at,
+        facts=folded.facts,
+        replace=True,
+        passed=letters_of(stream_id, folded.rejections),
+        settles=folded.last_event_id if folded.failure else _LAST_OF_ALL,
     )

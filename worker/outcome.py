@@ -21,8 +21,8 @@ class Outcome(Enum):
     """PostgreSQL will not have the row; after isolation: nor any other, so the table is to blame."""
     DIVERGED = auto()
     """The log does not hold the row's position any more; the row is left as it is."""
-    OTHER_VERSION = auto()
-    """The row was written by another version of the projection; it is left as it is."""
+    NEWER_VERSION = auto()
+    """A newer version of the projection wrote the row, or one that would change with it: left as it is."""
     UNREADABLE = auto()
     """The key is no stream."""
 

@@ -3,55 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
+from worker.batch_writer import BatchWriter, Written
 from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache, state_bytes
 from worker.events import EventId, is_event_id, without_skipped
 from worker.fault_points import Point, reach
 from worker.fold import Folded
+from worker.fold_report import report_fold
+from worker.judgement import Refusal, replacement
+from worker.known_streams import KnownStreams, stamp_of
 from worker.letters import Heeded, letter_of, letters_of
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome, StreamResult, Tally
 from worker.projection import Projection
+from worker.replay import FoldedLog
 from worker.store import Store
 from worker.table import RowWrite, Stamp, StoredRow
-from worker.trouble import Trouble, classify, describe
+from worker.upgrade import Upgrade, Upgrades, is_stale
 
 log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
-_PARTS = 16
-"""Into how many parts a refused batch is split: most of them are written, and only one is split again."""
-_MAX_REASON_CHARACTERS = 200
 _WRITE_BYTES = 16 * 1024 * 1024
 _LONGEST_WITHOUT_TURN_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Halfway:
-    """How far a log that goes on was read, and the row that was right for.
-
-    The cache may forget that at any time; a log with page after page of nothing to project would then be read
-    from the same position for ever.
-    """
-
-    stamp: Stamp | None
-    read_to: str | None
-    log_starts_at: str | None
 
 
 @dataclass(slots=True)
 class _Batch:
     """A pass under way: what to write, what will be known of each stream then, and results so far."""
 
+    known: Mapping[str, KnownStream]
     writes: list[RowWrite] = field(default_factory=list)
     applied: dict[str, int] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
@@ -73,10 +60,10 @@ class Projector:
         self.tally = Tally()
         self._projection = projection
         self._logs = logs
-        self._store = store
+        self._known = KnownStreams(store, cache)
+        self._upgrades = Upgrades(projection, logs)
+        self._writer = BatchWriter(store, projection.races)
         self._blocked = blocked
-        self._cache = cache
-        self._halfway: dict[str, _Halfway] = {}
         self._unreadable: set[str] = set()
 
     async def project_batch(
@@ -86,25 +73,11 @@ class Projector:
 
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
         """
-        known = await self._load(stream_ids)
+        batch = _Batch(await self._known.load(stream_ids))
         reach(Point.ROWS_LOADED)
-        batch = _Batch()
-        batch.results.update({s: result for s in stream_ids if (result := self._left_unread(known[s]))})
-        moving = [stream_id for stream_id in stream_ids if stream_id not in batch.results]
-        pages = await self._logs.read([PageRequest(s, _start(known[s])) for s in moving])
-        reach(Point.LOGS_READ)
-        astray: dict[str, Page] = {}
-        turned_at = monotonic()
-        for stream_id, whole in zip(moving, pages, strict=True):
-            if monotonic() - turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
-                await asyncio.sleep(0)  # Slow handlers must not keep the loop from turning for a whole batch.
-                turned_at = monotonic()
-            page = whole.up_to_first_event() if one_event else whole
-            if self._begins_right(stream_id, known[stream_id], page, batch):
-                self._fold(stream_id, known[stream_id], page, batch)
-            elif stream_id not in batch.results:
-                astray[stream_id] = page
-        await self._examine_astray(astray, known, batch)
+        batch.results.update({s: result for s in stream_ids if (result := self._left_unread(batch.known[s]))})
+        await self._fold_stale(batch)
+        await self._fold_logs([s for s in stream_ids if s not in batch.results], batch, one_event=one_event)
         reach(Point.FOLDED)
         await self._write(batch)
         reach(Point.COMMITTED)
@@ -112,43 +85,88 @@ class Projector:
         self.tally.batches += 1
         return batch.results
 
-    async def _load(self, stream_ids: Sequence[str]) -> dict[str, KnownStream]:
-        """Taken out of the cache: it stays out unless the pass succeeds, since its write may or may not."""
-        cached = {s: known for s in stream_ids if (known := self._cache.pop(s))}
-        loaded = await self._store.load([s for s in stream_ids if s not in cached])
-        halfway = {s: self._halfway.pop(s, None) for s in stream_ids}
-        return {
-            s: cached.get(s) or _go_on(loaded.rows.get(s), loaded.heeded.get(s, Heeded()), halfway[s])
-            for s in stream_ids
-        }
-
     def _left_unread(self, known: KnownStream) -> StreamResult | None:
         """Where a stream stands whose log need not, or cannot, be read; None where it must be."""
-        position = known.row.stamp.last_event_id if known.row else None
-        if position is not None and not is_event_id(position):
-            return StreamResult(Outcome.DIVERGED, position)  # Somebody's own idea: no log can hold it.
-        return StreamResult(Outcome.BLOCKED) if self._is_stopped(known) else None
+        stamp = stamp_of(known.row)
+        if stamp and stamp.last_event_id is not None:
+            if stamp.version > self._projection.version:
+                return StreamResult(Outcome.NEWER_VERSION)
+            if not is_event_id(stamp.last_event_id):
+                return StreamResult(Outcome.DIVERGED, stamp.last_event_id)  # Somebody's own idea.
+        return StreamResult(Outcome.BLOCKED) if self._is_stopped(known, stamp) else None
 
-    def _is_stopped(self, known: KnownStream) -> bool:
+    def _is_stopped(self, known: KnownStream, stamp: Stamp | None) -> bool:
         """Whether a dead letter stops the stream, and it is too early to try again."""
         letter = known.heeded.open
         if letter is None or letter.due or letter.version < self._projection.version:
             return False
-        position = known.row.stamp.last_event_id if known.row else None
-        return position is None or letter.event_id > EventId.parse(position)
+        if stamp is None or stamp.last_event_id is None or stamp.version < letter.version:
+            return True
+        return letter.event_id > EventId.parse(stamp.last_event_id)
 
-    def _begins_right(self, stream_id: str, known: KnownStream, page: Page, batch: _Batch) -> bool:
-        """Whether a page begins where it should. A result is noted for a stream that must be left alone."""
-        start = _start(known)
-        if page.refusal is not None:
-            self._note_unreadable(stream_id, page.refusal)
-            batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
-        elif known.row and _projected_by_other_version(known.row, self._projection.version):
-            log.warning("row_of_other_version", stream=stream_id, version=known.row.stamp.version)
-            batch.results[stream_id] = StreamResult(Outcome.OTHER_VERSION)
+    async def _fold_stale(self, batch: _Batch) -> None:
+        """Go on folding the logs of stale rows from their start. Trimmed ones are left to be folded on."""
+        stale = {
+            stream_id: known
+            for stream_id, known in batch.known.items()
+            if stream_id not in batch.results and is_stale(known.row, self._projection.version)
+        }
+        for stream_id, upgrade in (await self._upgrades.advance(stale)).items():
+            if upgrade.verdict is None or upgrade.verdict.refusal is not Refusal.TRIMMED:
+                self._note_upgrade(stream_id, stale[stream_id], upgrade, batch)
+
+    def _note_upgrade(self, stream_id: str, known: KnownStream, upgrade: Upgrade, batch: _Batch) -> None:
+        folded, stamp = upgrade.folded, stamp_of(known.row)
+        assert stamp is not None
+        if upgrade.verdict:
+            if folded and folded.failure and upgrade.verdict.refusal is Refusal.HANDLER_FAILED:
+                batch.blocks.append(Block(stamp, letter_of(stream_id, folded.failure)))
+                batch.results[stream_id] = StreamResult(Outcome.BLOCKED)
+            elif upgrade.verdict.refusal is Refusal.UNREADABLE:
+                self._note_unreadable(stream_id, upgrade.verdict.detail)
+                batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
+            else:
+                batch.results[stream_id] = StreamResult(Outcome.DIVERGED, stamp.last_event_id)
+        elif folded is None:
+            batch.results[stream_id] = StreamResult(Outcome.LOST)  # Others come first: memory is bounded.
+        elif folded.goes_on:
+            batch.results[stream_id] = StreamResult(Outcome.MORE)
         else:
-            return start is None or page.first_id == start
-        return False
+            self._replace(stream_id, known, folded, batch)
+
+    def _replace(self, stream_id: str, known: KnownStream, folded: FoldedLog, batch: _Batch) -> None:
+        """Put the fold of the whole log in the place of a stale row."""
+        write = replacement(self._projection, stream_id, stamp_of(known.row), folded)
+        batch.writes.append(write)
+        batch.applied[stream_id] = folded.events
+        if folded.failure:
+            batch.blocks.append(Block(write.row.stamp, letter_of(stream_id, folded.failure)))
+            batch.results[stream_id] = StreamResult(Outcome.BLOCKED)
+            return
+        heeded = Heeded(skipped=known.heeded.skipped)
+        batch.known_after[stream_id] = KnownStream(write.row, folded.read_to, folded.first_event_id, heeded)
+        batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP, folded.read_to)
+
+    async def _fold_logs(self, stream_ids: Sequence[str], batch: _Batch, *, one_event: bool) -> None:
+        """Read a page of each log from where its row stands, and fold it."""
+        pages = await self._logs.read([PageRequest(s, _start(batch.known[s])) for s in stream_ids])
+        reach(Point.LOGS_READ)
+        astray: dict[str, Page] = {}
+        turned_at = monotonic()
+        for stream_id, whole in zip(stream_ids, pages, strict=True):
+            if monotonic() - turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
+                await asyncio.sleep(0)  # Slow handlers must not keep the loop from turning for a whole batch.
+                turned_at = monotonic()
+            page = whole.up_to_first_event() if one_event else whole
+            start = _start(batch.known[stream_id])
+            if page.refusal is not None:
+                self._note_unreadable(stream_id, page.refusal)
+                batch.results[stream_id] = StreamResult(Outcome.UNREADABLE)
+            elif start is None or page.first_id == start:
+                self._fold(stream_id, page, batch)
+            else:
+                astray[stream_id] = page
+        await self._examine_astray(astray, batch)
 
     def _note_unreadable(self, stream_id: str, reason: str) -> None:
         """Count a hint at a key that is no stream, and log it, but not at each of them."""
@@ -159,9 +177,7 @@ class Projector:
                 self._unreadable.clear()
             self._unreadable.add(stream_id)
 
-    async def _examine_astray(
-        self, astray: dict[str, Page], known: dict[str, KnownStream], batch: _Batch
-    ) -> None:
+    async def _examine_astray(self, astray: Mapping[str, Page], batch: _Batch) -> None:
         """Decide for logs that do not hold the entry to start from: trimmed, or diverged?
 
         A log that starts after the position has been trimmed, unless nothing was ever removed from it: then
@@ -169,8 +185,9 @@ class Projector:
         """
         extents = await self._logs.extents(dict.fromkeys(astray))
         for stream_id, page in astray.items():
-            row = known[stream_id].row
-            if known[stream_id].read_to is not None or row is None:
+            known = batch.known[stream_id]
+            row = known.row
+            if known.read_to is not None or row is None:
                 # The log changed since it was read; the row may have changed too.
                 batch.results[stream_id] = StreamResult(Outcome.LOST)
                 continue
@@ -180,15 +197,16 @@ class Projector:
             starts_later = first_id is not None and EventId.parse(first_id) > EventId.parse(position)
             if starts_later and not extents[stream_id].whole:
                 log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
-                self._fold(stream_id, known[stream_id], page, batch)
+                self._fold(stream_id, page, batch)
             else:
                 batch.results[stream_id] = StreamResult(Outcome.DIVERGED, position)
 
-    def _fold(self, stream_id: str, known: KnownStream, page: Page, batch: _Batch) -> None:
+    def _fold(self, stream_id: str, page: Page, batch: _Batch) -> None:
+        known = batch.known[stream_id]
         anew = known.row is None or known.row.stamp.last_event_id is None
         before = self._projection.new_state if anew or known.row is None else known.row.state
         folded = self._projection.fold(before, without_skipped(page.events, known.heeded.skipped))
-        self._report(stream_id, folded, known.heeded)
+        report_fold(stream_id, folded, known.heeded, self.tally)
         self.tally.untyped_entries += page.untyped
         self.tally.mended_values += page.mended
         log_starts_at = known.log_starts_at or (page.first_id if _start(known) is None else None)
@@ -210,7 +228,7 @@ class Projector:
                 )
             )
         if folded.failure:
-            batch.blocks.append(Block(_stamp(row), letter_of(stream_id, folded.failure)))
+            batch.blocks.append(Block(stamp_of(row), letter_of(stream_id, folded.failure)))
             batch.results[stream_id] = StreamResult(Outcome.BLOCKED)
             return
         read_to = page.last_id or known.read_to
@@ -225,76 +243,36 @@ class Projector:
         self, known: KnownStream, folded: Folded, log_starts_at: str | None, *, anew: bool
     ) -> StoredRow:
         before = known.row
+        # A stale row whose log has lost its beginning keeps its number: this version made only its end.
+        stays_stale = before is not None and is_stale(before, self._projection.version)
         stamp = Stamp(
             last_event_id=str(folded.last),
             generation=before.stamp.generation + anew if before else 0,
-            version=self._projection.version,
+            version=before.stamp.version if before and stays_stale else self._projection.version,
         )
         first_event_id = log_starts_at if before is None or anew else before.first_event_id
         return StoredRow(stamp, first_event_id, folded.state)
 
-    def _report(self, stream_id: str, folded: Folded, heeded: Heeded) -> None:
-        self.tally.events_rejected += len(folded.rejections)
-        self.tally.events_skipped += folded.skipped
-        if folded.rejections:
-            first = folded.rejections[0]
-            log.warning(
-                "events_rejected",
-                stream=stream_id,
-                events=len(folded.rejections),
-                event_id=str(first.event_id),
-                type=first.type,
-                reason=first.reason[:_MAX_REASON_CHARACTERS],
-            )
-        self.tally.remarks += len(folded.remarks)
-        for remark in folded.remarks:
-            log.warning(remark.what, stream=stream_id, event_id=str(remark.event_id), reason=remark.reason)
-        if failure := folded.failure:
-            self.tally.handler_failures += 1
-            again = heeded.open is not None and heeded.open.event_id == failure.event_id
-            log.log(
-                logging.DEBUG if again else logging.ERROR,
-                "handler_failed",
-                stream=stream_id,
-                event_id=str(failure.event_id),
-                type=failure.type,
-                error=_place_of(failure.error),
-            )
-
     async def _write(self, batch: _Batch) -> None:
         """Write, then remember what is now committed. What lost its comparison is not remembered."""
-        won: set[str] = set()
+        written = Written()
         for chunk in _chunks(batch.writes):
-            won |= await self._write_chunk(chunk, batch)
-        refused = {s for s, result in batch.results.items() if result.outcome is Outcome.REFUSED}
-        lost = {write.stream_id for write in batch.writes} - won
-        self.tally.rows_written += len(batch.writes) - len(lost)
-        self.tally.comparisons_lost += len(lost - refused)
-        self.tally.events_redone += sum(batch.applied[stream_id] for stream_id in lost - refused)
-        self.tally.events_applied += sum(n for stream_id, n in batch.applied.items() if stream_id not in lost)
-        batch.results.update(dict.fromkeys(lost - refused, StreamResult(Outcome.LOST)))
+            written.add(await self._writer.write(chunk))
+        not_won = {write.stream_id for write in batch.writes} - written.won
+        lost = not_won - written.refused.keys() - written.newer.keys()
+        self.tally.rows_written += len(written.won)
+        self.tally.comparisons_lost += len(lost)
+        self.tally.events_redone += sum(batch.applied[stream_id] for stream_id in lost)
+        self.tally.events_applied += sum(n for s, n in batch.applied.items() if s not in not_won)
+        batch.results.update(dict.fromkeys(lost, StreamResult(Outcome.LOST)))
+        batch.results.update(dict.fromkeys(written.newer, StreamResult(Outcome.NEWER_VERSION)))
+        batch.results.update(
+            {s: StreamResult(Outcome.REFUSED, error=why) for s, why in written.refused.items()}
+        )
         for stream_id, known in batch.known_after.items():
-            if stream_id not in lost:
-                self._cache.put(stream_id, known)
-                if batch.results[stream_id].outcome is Outcome.MORE:
-                    self._halfway[stream_id] = _Halfway(_stamp(known.row), known.read_to, known.log_starts_at)
-
-    async def _write_chunk(self, writes: Sequence[RowWrite], batch: _Batch) -> set[str]:
-        """Write; where PostgreSQL refuses, in smaller and smaller parts, until a row to blame is alone."""
-        try:
-            return await self._store.write(writes)
-        except DBAPIError as error:
-            if classify(error, self._projection.races) is not Trouble.POISON:
-                raise
-            if len(writes) == 1:
-                refused = StreamResult(Outcome.REFUSED, error=describe(error))
-                batch.results[writes[0].stream_id] = refused
-                return set()
-        won: set[str] = set()
-        part = -(-len(writes) // _PARTS)
-        for at in range(0, len(writes), part):
-            won |= await self._write_chunk(writes[at : at + part], batch)
-        return won
+            if stream_id not in not_won:
+                goes_on = batch.results[stream_id].outcome is Outcome.MORE
+                self._known.keep(stream_id, known, goes_on=goes_on)
 
     async def _block(self, batch: _Batch) -> None:
         """Record where streams are stopped: after the write of what comes before, which may have lost.
@@ -311,28 +289,6 @@ class Projector:
 def _start(known: KnownStream) -> str | None:
     """Where to read from, inclusive: the last entry read, else the position, else the log's start."""
     return known.read_to or (known.row.stamp.last_event_id if known.row else None)
-
-
-def _projected_by_other_version(row: StoredRow, version: int) -> bool:
-    """A row without a position was made by somebody else: its version says nothing."""
-    return row.stamp.last_event_id is not None and row.stamp.version != version
-
-
-def _go_on(row: StoredRow | None, heeded: Heeded, halfway: _Halfway | None) -> KnownStream:
-    """What is known of a row just loaded: how far its log was read, too, if it is the same row as then."""
-    if halfway is None or halfway.stamp != _stamp(row):
-        return KnownStream(row, heeded=heeded)
-    return KnownStream(row, halfway.read_to, halfway.log_starts_at, heeded)
-
-
-def _stamp(row: StoredRow | None) -> Stamp | None:
-    return row.stamp if row else None
-
-
-def _place_of(error: Exception) -> str:
-    """What was raised, and where. Its text may quote the payload; the dead letter has all of it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename}"
 
 
 def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:

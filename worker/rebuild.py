@@ -10,29 +10,23 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-from sqlalchemy.exc import DBAPIError
-
+from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
 from worker.dead_letters import hint_streams
 from worker.diverged import DivergedStreams
-from worker.errors import NewerVersionError
-from worker.events import EventId, is_event_id
-from worker.judgement import Refusal, Verdict, judge
-from worker.letters import letter_of, letters_of
+from worker.events import is_event_id
+from worker.judgement import Refusal, Verdict, judge, replacement
+from worker.letters import letter_of
 from worker.log import Extent, Log
 from worker.projection import Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.store import Store
-from worker.table import RowHead, RowWrite, Stamp, StoredRow
-from worker.trouble import SERVER_ERRORS, Trouble, classify, describe
-
-log = structlog.get_logger(__name__)
+from worker.table import RowHead, RowWrite
+from worker.trouble import SERVER_ERRORS, Trouble, classify
 
 _MOST_ATTEMPTS = 40
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
-_LAST_OF_ALL = str(EventId((1 << 64) - 1, (1 << 64) - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +75,7 @@ class Rebuilder:
         self._projection = projection
         self._logs = logs
         self._store = store
+        self._writer = BatchWriter(store, projection.races)
         self._blocked = blocked
         self._diverged = diverged
 
@@ -123,7 +118,9 @@ class Rebuilder:
             if verdict:
                 await self._refuse(stream_id, verdict, heads[stream_id], folded[stream_id], work)
             elif _is_needed(heads[stream_id], folded[stream_id], extents[stream_id], work):
-                writes.append(_replacement(self._projection, stream_id, heads[stream_id], folded[stream_id]))
+                head = heads[stream_id]
+                stamp = head.stamp if head else None
+                writes.append(replacement(self._projection, stream_id, stamp, folded[stream_id]))
             else:
                 work.results[stream_id] = Rebuilt(stream_id)
         won = await self._write(writes, work)
@@ -157,24 +154,19 @@ class Rebuilder:
             await self._blocked.add([Block(head.stamp, letter_of(stream_id, folded.failure))])
 
     async def _write(self, writes: Sequence[RowWrite], work: _Rebuild) -> set[str]:
-        """Write in one transaction; where PostgreSQL refuses, in halves, until the row to blame is alone."""
+        """Write, and note what cannot be written. A transaction that others got into the way of has moved."""
         try:
-            return await self._store.write(writes)
-        except NewerVersionError as error:
-            verdict = Verdict(Refusal.NEWER_VERSION, str(error))
+            written = await self._writer.write(writes)
         except SERVER_ERRORS as error:
-            trouble = classify(error, self._projection.races)
-            if trouble is Trouble.RETRY:
-                return set()
-            if trouble is not Trouble.POISON or not isinstance(error, DBAPIError):
+            if classify(error, self._projection.races) is not Trouble.RETRY:
                 raise
-            verdict = Verdict(Refusal.ROW_REFUSED, f"PostgreSQL refuses the row: {describe(error)}.")
-        if len(writes) == 1:
-            [write] = writes
-            work.results[write.stream_id] = Rebuilt(write.stream_id, verdict.refusal, verdict.detail)
             return set()
-        middle = len(writes) // 2
-        return await self._write(writes[:middle], work) | await self._write(writes[middle:], work)
+        for stream_id, why in written.newer.items():
+            work.results[stream_id] = Rebuilt(stream_id, Refusal.NEWER_VERSION, why)
+        for stream_id, why in written.refused.items():
+            detail = f"PostgreSQL refuses the row: {why}."
+            work.results[stream_id] = Rebuilt(stream_id, Refusal.ROW_REFUSED, detail)
+        return written.won
 
     async def prune(self, stream_ids: Sequence[str]) -> list[str]:
         """Remove the rows of streams that have no log, with their claims; the streams of which that is so.
@@ -209,24 +201,6 @@ def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _R
     if folded.last_event_id is not None or (head and head.stamp.last_event_id is not None):
         return True
     return head is None and work.deliberate and extent.last_id != extent.newest_id
-
-
-def _replacement(projection: Projection, stream_id: str, head: RowHead | None, folded: FoldedLog) -> RowWrite:
-    """The write that puts a log's fold in the place of a row, whatever the row holds."""
-    loaded = head.stamp if head else None
-    stamp = Stamp(folded.last_event_id, loaded.generation + 1 if loaded else 0, projection.version)
-    first_event_id = folded.first_event_id if folded.last_event_id else None
-    return RowWrite(
-        stream_id=stream_id,
-        loaded=loaded,
-        row=StoredRow(stamp, first_event_id, folded.state),
-        changed=frozenset(projection.columns),
-        updated_at=folded.updated_at,
-        facts=folded.facts,
-        replace=True,
-        passed=letters_of(stream_id, folded.rejections),
-        settles=folded.last_event_id if folded.failure else _LAST_OF_ALL,
-    )
 
 
 def _position(head: RowHead | None) -> str | None:

@@ -110,7 +110,7 @@ class Sweep:
         match result.outcome:
             case Outcome.CAUGHT_UP:
                 self._settle(stream_id, result.read_to)
-            case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.OTHER_VERSION | Outcome.UNREADABLE:
+            case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.NEWER_VERSION | Outcome.UNREADABLE:
                 self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
             case Outcome.MORE | Outcome.LOST | Outcome.REFUSED:
                 pass

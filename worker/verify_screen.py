@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -96,11 +95,12 @@ class _Bar:
 @contextmanager
 def bar(name: str, total: int) -> Iterator[Bar]:
     """A bar on a terminal; on standard error, so that it is never among the results."""
-    if not sys.stderr.isatty():
+    console = Console(stderr=True)
+    if not console.is_terminal:
         yield _Lines(name, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress, name, total)
 
 
@@ -153,7 +153,7 @@ def _print_findings(survey: Survey) -> None:
         for row in rows:
             typer.echo("\t".join(row))
     if survey.untold:
-        typer.echo(f"… and {survey.untold:,} streams more; a higher --limit tells of them.")
+        typer.echo(f"And {_counted(survey.untold, 'stream')} more; a higher --limit tells of them.")
 
 
 def _rows(finding: ToldFinding) -> Iterator[tuple[str, str, str, str, str]]:

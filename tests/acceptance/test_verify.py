@@ -50,8 +50,8 @@ class World:
     def damage(self, *statements: str) -> None:
         self.do(lambda world: world.damage(*statements))
 
-    def verify(self, *arguments: str) -> CompletedProcess[str]:
-        return call("verify", *arguments, env=self._env)
+    def verify(self, *arguments: str, **variables: str) -> CompletedProcess[str]:
+        return call("verify", *arguments, env={**self._env, **variables})
 
     def found(self, *arguments: str) -> dict[str, Any]:
         """What `--json` tells of the one projection."""
@@ -81,6 +81,15 @@ def test_a_wrong_value_is_told_with_both_values_and_the_first_event(world: World
         "b\tname\tsecond\tfirst\t8002-0",
         "strategies: 3 rows compared, 1 stream wrong.",
     ]
+
+
+def test_a_terminal_gets_a_bar_and_a_table(world: World) -> None:
+    world.damage(WRONG)
+    verified = world.verify(FORCE_COLOR="1", COLUMNS="100")
+    assert verified.returncode == 1
+    assert "in the table" in verified.stdout
+    assert "│ 8002-0" in verified.stdout
+    assert "3/3" in verified.stderr
 
 
 def test_json_tells_the_same(world: World) -> None:
@@ -175,11 +184,18 @@ def test_the_table_of_findings_is_bounded_and_the_counts_are_whole(world: World)
     world.damage("UPDATE stream_projections SET name = 'x', message_count = 9")
     verified = world.verify("--limit", "1")
     assert verified.stdout.splitlines()[2:] == [
-        "… and 2 streams more; a higher --limit tells of them.",
+        "And 2 streams more; a higher --limit tells of them.",
         "strategies: 3 rows compared, 3 streams wrong.",
     ]
 
 
-def test_stream_ids_cannot_write_to_the_terminal(world: World) -> None:
-    world.damage("UPDATE stream_projections SET name = E'\\x1b[31m', model_id = 'ü' WHERE stream_id = 'b'")
-    assert "\x1b" not in world.verify().stdout
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_nothing_of_a_row_reaches_the_terminal_raw(world: World, encoding: str) -> None:
+    world.damage(
+        "UPDATE stream_projections SET name = E'\\x1b[31m\\u00fc' || repeat('x', 99) WHERE stream_id = 'b'"
+    )
+    verified = world.verify(FORCE_COLOR="1", PYTHONIOENCODING=encoding, COLUMNS="250")
+    assert verified.returncode == 1, verified.stderr
+    shown = verified.stdout.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert "\x1b" not in shown
+    assert "\\x1b[31m" in shown

@@ -120,7 +120,7 @@ async def test_a_row_that_moves_while_it_is_rebuilt_is_read_on(
                 pass
         return await write(writes)
 
-    monkeypatch.setattr(replica.rebuilder, "_store", _Store(replica.store, after_a_move))
+    monkeypatch.setattr(replica.rebuilder._writer, "_store", _Store(after_a_move))
     rebuilt = await replica.rebuild("a")
     assert (rebuilt.refusal, rebuilt.position, rebuilt.events) == (None, "5-0", 5)
     row = await replica.row("a")
@@ -131,8 +131,8 @@ async def test_a_row_that_moves_while_it_is_rebuilt_is_read_on(
 class _Store:
     """A store whose write is another."""
 
-    def __init__(self, store: Any, write: Any) -> None:
-        self.heads, self.write = store.heads, write
+    def __init__(self, write: Any) -> None:
+        self.write = write
 
 
 async def test_live_projection_and_rebuilds_at_once_lose_nothing(replica: RebuildingReplica) -> None:

@@ -99,7 +99,7 @@ async def test_a_replica_that_finishes_its_work_hands_over_partitions_and_keeps_
 ) -> None:
     stays, goes = await services.start(), await services.start()
     await wait_until(partial(shared, stays, goes), "fair shares")
-    store, reached, gate = goes.service._projector._store, asyncio.Event(), asyncio.Event()
+    store, reached, gate = goes.service._projector._writer._store, asyncio.Event(), asyncio.Event()
     write = store.write
 
     async def held_up(writes: Sequence[RowWrite]) -> set[str]:

@@ -1,0 +1,127 @@
+"""Stale rows, those of an older version of the projection: folded anew when their streams get news.
+
+Nothing is ever folded onto a stale row. Its log is folded again from the start, in memory, a page a pass, so
+that a long log keeps no other stream waiting; the row is replaced when the fold has reached the log's end.
+Only a log that has lost its beginning cannot be folded again: its row is folded on and stays stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from worker.cache import KnownStream
+from worker.events import EventId
+from worker.judgement import Verdict, judge
+from worker.log import Extent, Log, Page, PageRequest
+from worker.projection import Projection
+from worker.replay import FoldedLog, fold_page
+from worker.row import RawJson
+from worker.table import RowHead, Stamp, StoredRow
+
+_MOST_BYTES = 64 * 1024 * 1024
+_FORGOTTEN_AFTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Where the fold of a stale row's log stands after a pass.
+
+    ``verdict`` says why the row is not to be replaced. Without one it is to be replaced by ``folded``, unless
+    that goes on: then there is more to fold. ``folded`` None: there is no room to begin.
+    """
+
+    folded: FoldedLog | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
+class _Begun:
+    stamp: Stamp
+    folded: FoldedLog
+    advanced_at: float
+
+
+class Upgrades:
+    """The folds under way, in memory: whoever dies begins them anew, and so does another replica."""
+
+    def __init__(self, projection: Projection, logs: Log) -> None:
+        self._projection = projection
+        self._logs = logs
+        self._begun: dict[str, _Begun] = {}
+
+    async def advance(self, stale: Mapping[str, KnownStream]) -> dict[str, Upgrade]:
+        """Fold a page more of each of these streams."""
+        if not stale:
+            return {}
+        heads = {
+            s: RowHead(known.row.stamp, known.row.first_event_id) for s, known in stale.items() if known.row
+        }
+        extents = await self._logs.extents({s: head.stamp.last_event_id for s, head in heads.items()})
+        self._forget_old()
+        upgrades: dict[str, Upgrade] = {}
+        for stream_id, head in heads.items():
+            nothing_yet = FoldedLog(self._projection.new_state, first_event_id=extents[stream_id].first_id)
+            verdict = self._judge(head, nothing_yet, extents[stream_id])
+            upgrades[stream_id] = Upgrade(verdict=verdict) if verdict else Upgrade()
+        going_on = self._begin({s: head for s, head in heads.items() if not upgrades[s].verdict})
+        pages = await self._logs.read([PageRequest(s, self._begun[s].folded.read_to) for s in going_on])
+        for stream_id, page in zip(going_on, pages, strict=True):
+            folded = self._fold(stream_id, page, stale[stream_id].heeded.skipped)
+            ended = not folded.goes_on
+            verdict = self._judge(heads[stream_id], folded, extents[stream_id]) if ended else None
+            upgrades[stream_id] = Upgrade(folded, verdict)
+        return upgrades
+
+    def _judge(self, head: RowHead, folded: FoldedLog, extent: Extent) -> Verdict | None:
+        return judge(self._projection.version, head, folded, extent, accept_loss=False, deliberate=False)
+
+    def _begin(self, heads: Mapping[str, RowHead]) -> list[str]:
+        """The streams whose folds are under way from now on, as far as there is room for them."""
+        room = _MOST_BYTES - sum(_bytes(begun.folded) for begun in self._begun.values())
+        for stream_id, head in heads.items():
+            begun = self._begun.get(stream_id)
+            if begun and _folded_alike(begun.stamp, head.stamp):
+                continue
+            self._begun.pop(stream_id, None)
+            if room > 0:
+                begun = _Begun(head.stamp, FoldedLog(self._projection.new_state), monotonic())
+                self._begun[stream_id] = begun
+                room -= _bytes(begun.folded)
+        return [stream_id for stream_id in heads if stream_id in self._begun]
+
+    def _fold(self, stream_id: str, page: Page, skipped: Collection[EventId]) -> FoldedLog:
+        """Fold a page; from the start again where the log was cut in the place that it had been read to."""
+        begun = self._begun[stream_id]
+        if begun.folded.read_to in (None, page.first_id):
+            begun.folded = fold_page(self._projection, begun.folded, page, skipped)
+        else:
+            begun.folded = FoldedLog(self._projection.new_state)
+        begun.advanced_at = monotonic()
+        if not begun.folded.goes_on:
+            del self._begun[stream_id]
+        return begun.folded
+
+    def _forget_old(self) -> None:
+        """Drop folds that nobody went on with: other replicas have done them."""
+        before = monotonic() - _FORGOTTEN_AFTER_SECONDS
+        self._begun = {s: begun for s, begun in self._begun.items() if begun.advanced_at > before}
+
+
+def is_stale(row: StoredRow | None, version: int) -> bool:
+    """Whether a row was folded by an older version. One without a position was made by somebody else."""
+    return row is not None and row.stamp.last_event_id is not None and row.stamp.version < version
+
+
+def _folded_alike(one: Stamp, other: Stamp) -> bool:
+    """Whether a row has at most been folded on between two looks, so that its past is the same."""
+    return (one.generation, one.version) == (other.generation, other.version)
+
+
+def _bytes(folded: FoldedLog) -> int:
+    """About how much memory a fold under way takes."""
+    text = sum(
+        len(v.text if isinstance(v, RawJson) else v) for v in folded.state if isinstance(v, RawJson | str)
+    )
+    return 1_000 + text + 200 * (len(folded.facts) + len(folded.rejections))
