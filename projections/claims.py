@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections import claims_sql as sql
-from worker import ClaimRaceError, EventId, RuleTransaction, RuleWrite
+from worker import ClaimRaceError, EventId, RuleTransaction, RuleWrite, StoredFacts
 
 _BUCKETS = 1024  # One lock an id would exhaust the lock table of the server.
 
@@ -111,6 +111,43 @@ class Claims:
                         del holder[previous]
                     held[stream_id], saved[stream_id] = None, False
         return {s: {"wdk_strategy_id": held[s], "is_saved": saved[s]} for s in facts}
+
+    def describe(self, facts: Sequence[Fact]) -> Mapping[str, Any]:
+        """The history of a stream with these facts, and the last value its events gave ``is_saved``."""
+        write = RuleWrite("", tuple(facts), replace=True)
+        saved = _last_saved(write)
+        return {
+            "claims": [
+                {
+                    "wdk_strategy_id": claim.wdk_strategy_id,
+                    "from": str(claim.since),
+                    "until": str(claim.until) if claim.until else None,
+                }
+                for claim in reversed(_history(write))
+            ],
+            "own_is_saved": saved.is_saved if saved else None,
+            "own_is_saved_ms": saved.event_id.ms if saved else None,
+            "own_is_saved_seq": saved.event_id.seq if saved else None,
+        }
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        """The history and the last own ``is_saved`` as the tables have them, and what follows for readers."""
+        streams = list(stream_ids)
+        history: dict[str, list[dict[str, Any]]] = {}
+        for stream_id, wdk, since, until in await sql.fetch(connection, sql.HISTORY, streams):
+            history.setdefault(stream_id, []).append({"wdk_strategy_id": wdk, "from": since, "until": until})
+        own = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.OWN_SAVED, streams)}
+        wanted = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.WANTED, streams)}
+        names = ("own_is_saved", "own_is_saved_ms", "own_is_saved_seq")
+        return {
+            stream_id: StoredFacts(
+                facts={"claims": history.get(stream_id, []), **dict(zip(names, own[stream_id], strict=True))},
+                visible=dict(zip(("wdk_strategy_id", "is_saved"), wanted[stream_id], strict=True)),
+            )
+            for stream_id in own
+        }
 
 
 class ClaimsTransaction:

@@ -27,6 +27,15 @@ STANDING_CLAIMS = """
     FROM strategy_claims
     WHERE stream_id = ANY($1::text[]) AND (until_ms IS NULL OR stream_id = ANY($2::text[]))"""
 
+HISTORY = """
+    SELECT stream_id, wdk_strategy_id, concat(event_ms, '-', event_seq),
+           CASE WHEN num_nonnulls(until_ms, until_seq) > 0 THEN concat(until_ms, '-', until_seq) END
+    FROM strategy_claims WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, event_ms, event_seq"""
+
+OWN_SAVED = """
+    SELECT stream_id, own_is_saved, own_is_saved_ms, own_is_saved_seq
+    FROM stream_projections WHERE stream_id = ANY($1::text[])"""
+
 NEAREST_EARLIER = """
     SELECT DISTINCT earlier.stream_id
     FROM unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[])

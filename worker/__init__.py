@@ -52,13 +52,16 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
-`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be
-`verify`                rows as they should be, and how they differ
+`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
+`verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
+`survey`, `sample`      verify over a whole table, or a share of it; by a worker, a few rows all the time
+`difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
-                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
+                        `_screen` and `letter_choice`; `verify_cli` likewise; `demo` and `embedded` for
+                        trying things out
 ======================  ==========================================================================
 
 What never happens
@@ -86,7 +89,8 @@ from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
-from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite
+from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite, StoredFacts
+from worker.verify import verify_streams
 
 __all__ = [
     "ClaimRaceError",
@@ -104,6 +108,8 @@ __all__ = [
     "Remark",
     "RuleTransaction",
     "RuleWrite",
+    "StoredFacts",
     "emit",
     "emit_again",
+    "verify_streams",
 ]

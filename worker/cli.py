@@ -27,6 +27,7 @@ from worker.settings import Settings, load_settings
 from worker.status_screen import show_status, watch_status
 from worker.terminal import print_json, run_to_end
 from worker.trouble import describe
+from worker.verify_cli import verify
 
 app = typer.Typer(
     name="projection-worker",
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 
 app.add_typer(dead_letters)
+app.command()(verify)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

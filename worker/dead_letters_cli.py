@@ -15,22 +15,13 @@ from worker.dead_letters_work import choose_to_skip, find, retry_open, show_one,
 from worker.events import EventId
 from worker.letters import State
 from worker.settings import load_settings
-from worker.terminal import run_to_end
+from worker.terminal import run_to_end, storable
 
 dead_letters = typer.Typer(
     name="dead-letters",
     no_args_is_help=True,
     help="Look at events that could not be applied; try them again, or skip them.",
 )
-
-
-def _storable(text: str) -> str:
-    """Text as PostgreSQL takes it; arguments may be anything that the shell can spell."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter(f"{text!r} is not UTF-8.") from None
-    return text
 
 
 def _event_id(text: str) -> EventId:
@@ -41,17 +32,17 @@ def _event_id(text: str) -> EventId:
 
 
 StreamArgument = Annotated[
-    str, typer.Argument(parser=_storable, metavar="STREAM", help="The stream, for example chat-17.")
+    str, typer.Argument(parser=storable, metavar="STREAM", help="The stream, for example chat-17.")
 ]
 EventArgument = Annotated[
     EventId, typer.Argument(parser=_event_id, metavar="EVENT_ID", help="For example 1767312000000-0.")
 ]
 StreamsOption = Annotated[
     list[str] | None,
-    typer.Option("--stream", parser=_storable, metavar="STREAM", help="Letters of this stream; repeatable."),
+    typer.Option("--stream", parser=storable, metavar="STREAM", help="Letters of this stream; repeatable."),
 ]
 ProjectionOption = Annotated[
-    str | None, typer.Option(parser=_storable, metavar="NAME", help="Letters of this projection only.")
+    str | None, typer.Option(parser=storable, metavar="NAME", help="Letters of this projection only.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -112,9 +103,9 @@ def retry(
 
 @dead_letters.command()
 def skip(
-    reason: Annotated[str, typer.Option(parser=_storable, metavar="TEXT", help="Why; it is recorded.")],
+    reason: Annotated[str, typer.Option(parser=storable, metavar="TEXT", help="Why; it is recorded.")],
     stream_id: Annotated[
-        str | None, typer.Argument(parser=_storable, metavar="STREAM", help="The stream, with EVENT_ID.")
+        str | None, typer.Argument(parser=storable, metavar="STREAM", help="The stream, with EVENT_ID.")
     ] = None,
     event_id: Annotated[
         EventId | None,
@@ -125,7 +116,7 @@ def skip(
     projection: ProjectionOption = None,
     by: Annotated[
         str | None,
-        typer.Option(parser=_storable, metavar="NAME", help="Who decides it; the login name by default."),
+        typer.Option(parser=storable, metavar="NAME", help="Who decides it; the login name by default."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before skipping with --all.")] = False,
 ) -> None:

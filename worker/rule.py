@@ -22,6 +22,18 @@ class RuleWrite:
     replace: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What the database holds of one stream for a cross-stream rule.
+
+    ``facts`` are the stream's own, as `CrossStreamRule.describe` names them. ``visible`` are the columns that
+    readers see, as they follow from the stored facts of all streams, whatever the row shows.
+    """
+
+    facts: Mapping[str, Any]
+    visible: Mapping[str, Any]
+
+
 class RuleTransaction(Protocol):
     """A rule's part in one transaction; see `CrossStreamRule.prepare`."""
 
@@ -59,3 +71,14 @@ class CrossStreamRule(Protocol):
 
     def settle(self, facts: Mapping[str, Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
         """The rule's columns for every stream, from all facts of all streams: the plain, in-memory answer."""
+
+    def describe(self, facts: Sequence[Any]) -> Mapping[str, Any]:
+        """What the database must hold of a stream whose log gives these facts, by name. Pure.
+
+        A name is that of a column, or of what is kept elsewhere. Values are plain, as JSON has them.
+        """
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        """What is stored of each of these streams that has a row. Reads only."""

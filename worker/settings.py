@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """About how much is read of the logs of one batch at a time."""
     max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
     """Events with more data than this are rejected."""
+    verify_per_minute: Annotated[int, Field(ge=0, le=60_000)] = 0
+    """How many rows, chosen by chance, are verified each minute; 0 for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important log lines that are shown."""
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -101,6 +103,11 @@ class Settings(BaseSettings):
     @property
     def stuck(self) -> timedelta:
         return timedelta(seconds=self.stuck_seconds)
+
+    @property
+    def patience(self) -> timedelta:
+        """After how long a row that is still missing is missing: a sweep has had time to find its log."""
+        return timedelta(seconds=self.sweep_seconds + 3)
 
     @property
     def max_payload_bytes(self) -> int:

@@ -21,6 +21,15 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(130) from None
 
 
+def storable(text: str) -> str:
+    """An argument as PostgreSQL takes it; arguments may be anything that the shell can spell."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{text!r} is not UTF-8.") from None
+    return text
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, in ASCII where standard output speaks no UTF-8."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
