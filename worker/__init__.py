@@ -81,7 +81,7 @@ from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
-from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite, StoredFacts
+from worker.rule import CrossStreamRule, RuleReader, RuleTransaction, RuleWrite, StoredFacts
 
 __all__ = [
     "ClaimRaceError",
@@ -97,6 +97,7 @@ __all__ = [
     "ProjectionWorkerError",
     "RejectedEventError",
     "Remark",
+    "RuleReader",
     "RuleTransaction",
     "RuleWrite",
     "StoredFacts",
