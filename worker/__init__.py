@@ -48,6 +48,10 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
+`past`, `retelling`     a row as it was at any event, and every change on the way
+`moments`, `changes`    points in time as people name them; what changed between two rows
+`standing`, `lag`       how one stream stands; how many events wait behind a place in its log
+`show`                  the same for applications
 `difference`            how two rows differ; `comparison` of a whole table at rest with its logs
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
@@ -74,14 +78,20 @@ from worker.errors import (
     EmitError,
     InvalidEventError,
     OutcomeUnknownError,
+    PastLostError,
     ProjectionWorkerError,
     RejectedEventError,
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
+from worker.moments import parse_moment
+from worker.past import PastRow, row_changes
 from worker.projection import ProjectedRow, Projection
+from worker.retelling import HistoryEntry
 from worker.row import Remark
 from worker.rule import CrossStreamRule, RuleReader, RuleTransaction, RuleWrite, StoredFacts
+from worker.show import history, row_at, show_stream
+from worker.standing import Standing, StreamView
 
 __all__ = [
     "ClaimRaceError",
@@ -89,9 +99,12 @@ __all__ = [
     "EmitError",
     "Event",
     "EventId",
+    "HistoryEntry",
     "InvalidEventError",
     "Keys",
     "OutcomeUnknownError",
+    "PastLostError",
+    "PastRow",
     "ProjectedRow",
     "Projection",
     "ProjectionWorkerError",
@@ -100,7 +113,14 @@ __all__ = [
     "RuleReader",
     "RuleTransaction",
     "RuleWrite",
+    "Standing",
     "StoredFacts",
+    "StreamView",
     "emit",
     "emit_again",
+    "history",
+    "parse_moment",
+    "row_at",
+    "row_changes",
+    "show_stream",
 ]

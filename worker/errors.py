@@ -13,6 +13,7 @@
     ├── SchemaError                   the database schema is not the one this version needs
     ├── ClaimRaceError                another transaction changed claims first; reload and retry
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
+    ├── PastLostError                 a log no longer holds the events that the answer rests on
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
     └── EmbeddedServerError           an embedded server did not start
 
@@ -81,6 +82,10 @@ class ClaimRaceError(ProjectionWorkerError):
 
 class LetterRefusedError(ProjectionWorkerError):
     """A dead letter is not there, or can be neither retried nor skipped. Nothing was done."""
+
+
+class PastLostError(ProjectionWorkerError):
+    """A log no longer holds the events that the answer rests on; the message says from where on it does."""
 
 
 class EmbeddedServersMissingError(ProjectionWorkerError):
