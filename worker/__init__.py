@@ -56,8 +56,9 @@ The parts
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
-`cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
-                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
+`cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
+                        `_work`, `_screen` and `letter_choice`; `show_cli` and its `_work`, `_screen`, `_json`
+                        and `advice`; `demo` and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens
