@@ -95,6 +95,7 @@ from worker.keys import Keys
 from worker.moments import parse_moment
 from worker.past import PastRow, row_changes
 from worker.projection import ProjectedRow, Projection
+from worker.rebuild import Rebuilt, rebuild_streams
 from worker.retelling import HistoryEntry
 from worker.row import Remark
 from worker.rule import CrossStreamRule, RuleReader, RuleTransaction, RuleWrite, StoredFacts
@@ -117,6 +118,7 @@ __all__ = [
     "ProjectedRow",
     "Projection",
     "ProjectionWorkerError",
+    "Rebuilt",
     "RejectedEventError",
     "Remark",
     "RuleReader",
@@ -129,6 +131,7 @@ __all__ = [
     "emit_again",
     "history",
     "parse_moment",
+    "rebuild_streams",
     "row_at",
     "row_changes",
     "show_stream",

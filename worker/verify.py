@@ -21,7 +21,7 @@ from worker.events import EventId
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.folds import folds_at_positions
 from worker.keys import Keys
-from worker.log import Log, PageRequest
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log, PageRequest, log_of_application
 from worker.origin import explain
 from worker.projection import Projection
 from worker.snapshot import Snapshots
@@ -37,7 +37,7 @@ _LOOKS = 3
 _LOOKS_AT_BUSY = 10
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
-_PAGE_BYTES = 1024 * 1024
+_KEYS = Keys()
 
 Pause = Callable[[float], Awaitable[object]]
 """Waits for so many seconds."""
@@ -190,23 +190,17 @@ async def verify_streams(
     projection: Projection,
     stream_ids: Sequence[str],
     *,
-    keys: Keys | None = None,
+    keys: Keys = _KEYS,
     patience: timedelta = PATIENCE,
-    max_payload_bytes: int = 16 * 1024 * 1024,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
 ) -> list[Finding]:
     """Verify some streams; what is found of each, in this order.
 
     Changes nothing, and may be called while workers run. Returns at once where all is right, else after
-    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is a
-    client such as `worker.redis_client.make_client` makes, ``engine`` one of asyncpg, such as
-    `worker.database.make_engine` makes. ``max_payload_bytes`` must be the workers', by default theirs.
-    Raises errors of the servers; to call again then is safe.
+    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is any
+    asyncio client of redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes.
+    ``max_payload_megabytes`` must be what the workers are set to. Raises errors of the servers; to call again
+    then is safe.
     """
-    logs = Log(
-        redis,
-        keys or Keys(),
-        projection.types,
-        max_payload_bytes=max_payload_bytes,
-        page_bytes=_PAGE_BYTES,
-    )
+    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     return await Verifier(logs, engine, projection, patience=patience).verify(stream_ids)
