@@ -50,6 +50,20 @@ NEAREST_EARLIER = """
         LIMIT 1
     ) AS earlier"""
 
+NEAREST_LATER = """
+    SELECT DISTINCT later.stream_id, later.event_ms, later.event_seq, claim.wdk_strategy_id
+    FROM unnest($2::bigint[], $3::numeric[], $4::numeric[]) AS claim(wdk_strategy_id, event_ms, event_seq)
+    CROSS JOIN LATERAL (
+        SELECT stream_id, event_ms, event_seq FROM strategy_claims AS other
+        WHERE other.wdk_strategy_id = claim.wdk_strategy_id
+          AND other.stream_id <> $1::text COLLATE "C"
+          AND (other.event_ms, other.event_seq, other.stream_id)
+            > (claim.event_ms, claim.event_seq, $1::text COLLATE "C")
+        ORDER BY other.event_ms, other.event_seq, other.stream_id
+        LIMIT 1
+    ) AS later
+    ORDER BY later.event_ms, later.event_seq"""
+
 HOLDERS = "SELECT stream_id FROM stream_projections WHERE wdk_strategy_id = ANY($1::bigint[])"
 
 WITHDRAW = "DELETE FROM strategy_claims WHERE stream_id = ANY($1::text[])"

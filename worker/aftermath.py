@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from time import monotonic
 
 import structlog
 
 from worker.diverged import DivergedStreams
+from worker.handover import Handover
 from worker.health import Health
 from worker.isolation import Isolation
 from worker.outcome import Outcome, StreamResult
@@ -15,16 +17,15 @@ from worker.sweep import Sweep
 
 log = structlog.get_logger(__name__)
 
-FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
+_FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
 """Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
-
-AGAIN = frozenset({Outcome.MORE, Outcome.LOST, Outcome.REFUSED})
-"""Outcomes after which a stream is taken again. Hints of any other stay, for another replica."""
 
 _WRITING = "writing rows"
 _LOST_WITHOUT_REST = 2
 _FIRST_REST_SECONDS = 0.01
 _LONGEST_REST_SECONDS = 5.0
+_NEWER_REST_SECONDS = 0.25
+_TELL_AGAIN_SECONDS = 60.0
 
 
 class Aftermath:
@@ -32,14 +33,17 @@ class Aftermath:
 
     def __init__(
         self, projection: str, isolation: Isolation, suspects: Suspects, diverged: DivergedStreams,
-        sweep: Sweep, health: Health,
+        sweep: Sweep, handover: Handover, health: Health,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._isolation = isolation
         self._suspects = suspects
         self._diverged = diverged
         self._sweep = sweep
+        self._handover = handover
         self._health = health
+        self._passed_on: set[str] = set()
+        self._tell_newer_at = 0.0
         self._setbacks: dict[str, int] = {}
         self._refused: set[str] = set()
 
@@ -52,8 +56,38 @@ class Aftermath:
             if result.outcome is Outcome.DIVERGED:
                 assert result.read_to is not None
                 await self._diverged.add(stream_id, result.read_to)
-            elif result.outcome in FINAL:
+            elif result.outcome in _FINAL:
                 await self._diverged.remove(stream_id)
+        await self._pass_on([s for s, result in results.items() if result.outcome is Outcome.NEWER_VERSION])
+
+    async def _pass_on(self, stream_ids: Collection[str]) -> None:
+        """Leave streams, with their hints, to the replicas of the newer version that wrote their rows.
+
+        Until these read the streams' partitions, the hints stay here. If there is no such replica, nobody is
+        waited for: the first sweep of one that comes finds the news.
+        """
+        self._passed_on.clear()
+        if not stream_ids:
+            return
+        self._handover.met_newer()
+        if monotonic() >= self._tell_newer_at:
+            self._tell_newer_at = monotonic() + _TELL_AGAIN_SECONDS
+            log.warning("rows_of_newer_version", streams=len(stream_ids), example=min(stream_ids))
+        for stream_id in stream_ids:
+            if not self._handover.tenure.newer:
+                self._passed_on.add(stream_id)
+            elif not self._handover.reads(stream_id):
+                await self._handover.hint(stream_id)
+                self._passed_on.add(stream_id)
+
+    def is_final(self, stream_id: str, result: StreamResult | None) -> bool:
+        """Whether nothing is left to do here for a stream that was in the last pass. Ask after `note`.
+
+        None is the result of a pass that was given up at a stop: its hints are for others.
+        """
+        if result is None:
+            return False
+        return result.outcome in _FINAL or stream_id in self._passed_on
 
     def _tell_of_refusals(self, results: Mapping[str, StreamResult]) -> None:
         """A table that takes no row at all is trouble until every stream that met it got on."""
@@ -80,5 +114,7 @@ class Aftermath:
                 return min(_FIRST_REST_SECONDS * 2 ** min(vain, 20), _LONGEST_REST_SECONDS) if vain > 0 else 0
             case Outcome.REFUSED:
                 return _LONGEST_REST_SECONDS
+            case Outcome.NEWER_VERSION:
+                return _NEWER_REST_SECONDS
         self._setbacks.pop(stream_id, None)
         return 0

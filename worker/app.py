@@ -133,7 +133,9 @@ def make_service(
     cache = RowCache(int(settings.cache_megabytes * 1024 * 1024))
     sweep_period = timedelta(seconds=settings.sweep_seconds)
     feed = Feed(redis, keys, group=projection.name, consumer=consumer)
-    leases = make_leases(redis, keys, projection=projection.name, consumer=consumer)
+    leases = make_leases(
+        redis, keys, projection=projection.name, consumer=consumer, version=projection.version
+    )
     handover = Handover(redis, feed, leases, pending)
     sweep = Sweep(
         redis,
@@ -166,7 +168,7 @@ def make_service(
         projector,
         isolation,
         blocked,
-        Aftermath(projection.name, isolation, suspects, diverged, sweep, health),
+        Aftermath(projection.name, isolation, suspects, diverged, sweep, handover, health),
         sweep,
         make_sample(settings, servers, projection, store),
         Replicas(redis, keys, projection.name),

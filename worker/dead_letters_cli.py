@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
+from worker.arguments import storable
 from worker.dead_letters import StoredLetter
 from worker.dead_letters_screen import print_letters
 from worker.dead_letters_work import choose_to_skip, find, retry_open, show_one, skip_all
 from worker.events import EventId
 from worker.letters import State
 from worker.settings import load_settings
-from worker.terminal import run_to_end, storable
+from worker.terminal import run_to_end
 
 dead_letters = typer.Typer(
     name="dead-letters",

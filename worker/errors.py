@@ -14,6 +14,7 @@
     ├── ClaimRaceError                another transaction changed claims first; reload and retry
     ├── NewerVersionError             rows of a newer version of the projection would change
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
+    ├── PastLostError                 a log no longer holds the events that the answer rests on
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
     └── EmbeddedServerError           an embedded server did not start
 
@@ -86,6 +87,10 @@ class NewerVersionError(ProjectionWorkerError):
 
 class LetterRefusedError(ProjectionWorkerError):
     """A dead letter is not there, or can be neither retried nor skipped. Nothing was done."""
+
+
+class PastLostError(ProjectionWorkerError):
+    """A log no longer holds the events that the answer rests on; the message says from where on it does."""
 
 
 class EmbeddedServersMissingError(ProjectionWorkerError):

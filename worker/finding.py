@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.difference import Columns, Difference, differences
-from worker.events import EventId, is_event_id
 from worker.judgement import Refusal, judge
-from worker.letters import NOTHING_TO_HEED, Heeded
+from worker.letters import NOTHING_TO_HEED, Heeded, stops
 from worker.log import Extent
 from worker.projection import Projection
 from worker.replay import FoldedLog
@@ -124,7 +123,7 @@ def examine(
     # Of a log that nothing was ever removed from, and that holds the position, only the row can be wrong.
     if verdict and not (verdict.refusal is Refusal.TRIMMED and extent.whole and extent.holds):
         return Finding(stream_id, (), False, Obstacle(verdict.refusal.value), verdict.detail, head.stamp)
-    stopped = _stopped(heeded or NOTHING_TO_HEED, head.stamp.last_event_id, projection.version)
+    stopped = _stopped(heeded or NOTHING_TO_HEED, head.stamp, projection.version)
     return Finding(
         stream_id,
         differences=tuple(compare_row(projection, stream_id, row, facts, log)),
@@ -155,11 +154,15 @@ def compare_row(
     return list(differences(stream_id, {**expected, **facts.visible, **own}, {**row, **facts.facts}))
 
 
-def _stopped(heeded: Heeded, position: str | None, running: int) -> str:
-    """Before which event a dead letter stops the stream; empty if none does. Older letters stop nobody."""
+def _stopped(heeded: Heeded, stamp: Stamp | None, running: int) -> str:
+    """Before which event a dead letter stops the stream; empty if none does."""
     letter = heeded.open
-    if letter is None or letter.version < running:
-        return ""
-    if position is not None and is_event_id(position) and letter.event_id <= EventId.parse(position):
+    if letter is None or not stops(
+        letter.event_id,
+        letter.version,
+        running=running,
+        position=stamp.last_event_id if stamp else None,
+        row_version=stamp.version if stamp else 0,
+    ):
         return ""
     return f"The stream stands before event {letter.event_id}; `dead-letters show` tells why."

@@ -48,18 +48,49 @@ class Handover:
         self._leases = leases
         self._pending = pending
         self.tenure = Tenure()
+        self._outdated = False
+        self._stands_back = False
+        self._retires = False
         self.replicas_changed = asyncio.Event()
 
     async def tick(self) -> bool:
         """Be alive, and have a fair share of the partitions. To be called several times in a lease's life."""
         tenure = await self._leases.tick()
-        if self.tenure.partitions - tenure.partitions:
+        self._note_given(tenure)
+        if self._outdated and not self._retires:
+            tenure = await self._make_way(tenure)
+        if tenure.surplus or self.tenure.partitions - tenure.partitions:
             tenure = await self._let_go(tenure.partitions, self._leases.release)
         self._heed(tenure)
         return True
 
+    def met_newer(self) -> None:
+        """This replica has met a row of a newer version, and can do nothing for its stream.
+
+        From now on it lets all partitions go while a replica of a newer version is alive. When there is none
+        any more, because the newer version was taken back, it has its share again.
+        """
+        self._outdated = True
+
+    @property
+    def stands_back(self) -> bool:
+        """Whether replicas of a newer version do the work."""
+        return self._stands_back
+
+    async def _make_way(self, tenure: Tenure) -> Tenure:
+        if tenure.newer and not self._stands_back:
+            tenure = await self._let_go(frozenset(), self._leases.retire)
+            self._stands_back = True
+            log.info("standing_back")
+        elif self._stands_back and not tenure.newer:
+            tenure = await self._leases.resume()
+            self._stands_back = self._outdated = False
+            log.info("no_longer_standing_back")
+        return tenure
+
     async def retire(self) -> bool:
         """Let all partitions go, for good. Hints that nobody else is there for stay in hand."""
+        self._retires = True
         self._heed(await self._let_go(frozenset(), self._leases.retire))
         return True
 
@@ -111,8 +142,12 @@ class Handover:
     def _heed(self, tenure: Tenure) -> None:
         before, self.tenure = self.tenure, tenure
         self._feed.hold(tenure.partitions)
-        if tenure.given:
-            self._feed.read_own_pending_next()
+        self._note_given(tenure)
         if (tenure.partitions, tenure.live) != (before.partitions, before.live):
             log.info("replicas_changed", partitions=sorted(tenure.partitions), replicas=len(tenure.live))
             self.replicas_changed.set()
+
+    def _note_given(self, tenure: Tenure) -> None:
+        """Have the hints read that others have given to this replica, which it is told of once."""
+        if tenure.given:
+            self._feed.read_own_pending_next()

@@ -58,6 +58,10 @@ class Keys:
         """A hash: feed partitions to the replicas that read them."""
         return f"{self.prefix}worker:{projection}:leases"
 
+    def versions(self, projection: str) -> str:
+        """A hash: each replica to the version of the projection that it runs."""
+        return f"{self.prefix}worker:{projection}:versions"
+
     def given(self, projection: str) -> str:
         """A set: replicas that others have given hints to, until they notice."""
         return f"{self.prefix}worker:{projection}:given"

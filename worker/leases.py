@@ -23,23 +23,28 @@ LEASE_LIVES = timedelta(seconds=5)
 # itself or others, so that one tick hands over all that a dead or leaving replica held.
 #
 # KEYS: live replicas, a sorted set by expiry in ms, negative for those that want no partitions; leases, a
-# hash; replicas that were given hints, a set. ARGV: this replica, what it wishes, ms that a lease lives,
-# number of partitions. Wishes: 'look' changes nothing for this replica, 'share' keeps it alive, 'release'
-# lets go what is more than its share, 'retire' lets all go, 'leave' is to be alive no more.
+# hash; replicas that were given hints, a set; the versions that replicas run, a hash. ARGV: this replica,
+# what it wishes, ms that a lease lives, number of partitions, its version. Wishes: 'look' changes nothing for
+# this replica, 'share' keeps it alive, 'release' lets go what is more than its share, 'retire' lets all go,
+# 'leave' is to be alive no more.
 _TICK = Script("""
 local me, wish, lives, partitions = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local version = tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local expires = string.format('%d', now + lives)
 if wish == 'leave' then
   redis.call('ZREM', KEYS[1], me)
+  redis.call('HDEL', KEYS[4], me)
 elseif wish == 'retire' then
   redis.call('ZADD', KEYS[1], '-' .. expires, me)
+  redis.call('HSET', KEYS[4], me, version)
 elseif wish ~= 'look' then
   redis.call('ZADD', KEYS[1], expires, me)
+  redis.call('HSET', KEYS[4], me, version)
 end
 
-local live, sharing, held = {}, {}, {}
+local live, sharing, held, newer = {}, {}, {}, 0
 local members = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for at = 1, #members, 2 do
   local name, score = members[at], tonumber(members[at + 1])
@@ -48,8 +53,10 @@ for at = 1, #members, 2 do
   if expiry <= now or expiry > now + lives then
     redis.call('ZREM', KEYS[1], name)
     redis.call('SREM', KEYS[3], name)
+    redis.call('HDEL', KEYS[4], name)
   else
     live[#live + 1] = name
+    if (tonumber(redis.call('HGET', KEYS[4], name)) or 0) > version then newer = 1 end
     if score > 0 then
       sharing[#sharing + 1] = name
       held[name] = {}
@@ -84,7 +91,7 @@ for _, name in ipairs(sharing) do
   end
 end
 for _, partition in ipairs(free) do redis.call('HDEL', KEYS[2], partition) end
-return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0}
+return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0, #surplus, newer}
 """)
 
 
@@ -93,11 +100,16 @@ class Tenure:
     """The partitions that a replica is to read, and the names of all that are alive, its own included.
 
     ``given`` says that others have given it hints since its last tick: they are among its own pending ones.
+    ``surplus`` is how many partitions more it holds, which nobody reads until it releases them. They need not
+    be any that it has read: the reply that gave them to it may have got lost, or it died and came back.
+    ``newer`` says that a replica is alive that runs a newer version of the projection.
     """
 
     partitions: frozenset[int] = frozenset()
     live: frozenset[str] = frozenset()
     given: bool = False
+    surplus: int = 0
+    newer: bool = False
 
 
 class Leases:
@@ -107,10 +119,16 @@ class Leases:
     so that it does not matter whether the replicas' clocks agree.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, *, projection: str, consumer: str) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, projection: str, consumer: str, version: int = 1) -> None:
         self.partitions = keys.partitions
         self._redis = redis
-        self._names = [keys.live_replicas(projection), keys.leases(projection), keys.given(projection)]
+        self._names = [
+            keys.live_replicas(projection),
+            keys.leases(projection),
+            keys.given(projection),
+            keys.versions(projection),
+        ]
+        self._version = version
         self._consumer = consumer
         self._wish = "share"
 
@@ -127,11 +145,16 @@ class Leases:
         return await self._tick("release" if self._wish == "share" else self._wish)
 
     async def retire(self) -> Tenure:
-        """Hand all partitions to the others, for good. Until it leaves, this replica must go on ticking.
+        """Hand all partitions to the others. Until it leaves or resumes, this replica must go on ticking.
 
         It stays alive, so that nobody takes over the hints that it still has in hand.
         """
         self._wish = "retire"
+        return await self.tick()
+
+    async def resume(self) -> Tenure:
+        """Have a share again after having retired."""
+        self._wish = "share"
         return await self.tick()
 
     async def dead_among(self, consumers: Collection[str]) -> set[str]:
@@ -147,6 +170,7 @@ class Leases:
 
     async def _tick(self, wish: str) -> Tenure:
         lives_ms = int(LEASE_LIVES.total_seconds() * 1000)
-        arguments = [self._consumer, wish, lives_ms, self.partitions]
-        partitions, live, given = await _TICK(self._redis, self._names, arguments)
-        return Tenure(frozenset(partitions), frozenset(name.decode() for name in live), bool(given))
+        arguments = [self._consumer, wish, lives_ms, self.partitions, self._version]
+        partitions, live, given, surplus, newer = await _TICK(self._redis, self._names, arguments)
+        names = frozenset(name.decode() for name in live)
+        return Tenure(frozenset(partitions), names, bool(given), surplus, bool(newer))

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from worker.errors import SettingsError
@@ -70,6 +71,17 @@ def make_client(url: str) -> Redis:
     return client
 
 
+def reading_client(redis: Redis) -> Redis:
+    """The connections of an application's client, with replies of streams as `make_client` leaves them.
+
+    Only for `pipelined`, which asks for bytes where the connections would decode.
+    """
+    client: Redis = Redis(connection_pool=redis.connection_pool)
+    for command in _RAW_COMMANDS:
+        client.set_response_callback(command, _raw)
+    return client
+
+
 def _raw(response: Any, **kwargs: Any) -> Any:
     return response
 
@@ -92,11 +104,12 @@ class Script:
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
-        """Run it; its reply as the server sends it."""
+        """Run it; its reply as the server sends it, in bytes also where the client would decode."""
+        rest = (len(keys), *keys, *arguments)
         try:
-            return await redis.evalsha(self._sha, len(keys), *keys, *arguments)
+            return await redis.execute_command("EVALSHA", self._sha, *rest, **{NEVER_DECODE: []})
         except NoScriptError:
-            return await redis.eval(self._source, len(keys), *keys, *arguments)
+            return await redis.execute_command("EVAL", self._source, *rest, **{NEVER_DECODE: []})
 
 
 async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
@@ -108,7 +121,7 @@ async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
         return []
     async with redis.pipeline(transaction=False) as pipeline:
         for command in commands:
-            pipeline.execute_command(*command)
+            pipeline.execute_command(*command, **{NEVER_DECODE: []})
         return await pipeline.execute(raise_on_error=False)
 
 

@@ -49,11 +49,21 @@ class RuleTransaction(Protocol):
         """
 
 
+class RuleReader(Protocol):
+    """A single reader of facts, in memory: what `CrossStreamRule.settle` does at once, fact by fact."""
+
+    def apply(self, stream_id: str, fact: Any) -> None:
+        """Apply the next fact, in the order of (event id, stream id in UTF-8)."""
+
+    def columns(self, stream_id: str) -> Mapping[str, Any]:
+        """The columns that `CrossStreamRule.settle` tells, as readers of the stream see them by now."""
+
+
 class CrossStreamRule(Protocol):
     """One rule of a projection that reaches across streams; it runs inside the transaction of a batch.
 
     ``columns`` are the columns of the projection's table that the rule computes. They are neither folded nor
-    cached, since events of other streams change them.
+    cached, since events of other streams change them. Every fact has the ``event_id`` of its event.
     """
 
     @property
@@ -82,3 +92,18 @@ class CrossStreamRule(Protocol):
         self, connection: AsyncConnection, stream_ids: Sequence[str]
     ) -> Mapping[str, StoredFacts]:
         """What is stored of each of these streams that has a row. Reads only."""
+
+    def reader(self) -> RuleReader:
+        """A single reader that has seen nothing yet."""
+
+    async def facts_of(self, connection: AsyncConnection, stream_id: str) -> Sequence[Any]:
+        """A stream's own facts as far as it is projected, in event order. Those without effect may lack."""
+
+    async def rivals(
+        self, connection: AsyncConnection, stream_id: str, facts: Sequence[Any]
+    ) -> Mapping[str, Sequence[Any]]:
+        """Of other streams, as far as they are projected, the facts that decide over this one's columns.
+
+        With these facts of its own, a `reader` then tells its columns, though not those of the others, as of
+        any event.
+        """

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from worker.aftermath import AGAIN, FINAL, Aftermath
+from worker.aftermath import Aftermath
 from worker.blocked import BlockedStreams
 from worker.deaths import Deaths
 from worker.fault_points import Point, reach
@@ -150,7 +150,11 @@ class Service:
     async def _sweep_logs(self) -> None:
         period = self._pace.sweep_period.total_seconds()
         while not self._stop.is_set():
-            swept = await self._persevere("sweeping", self._sweep.run_once)
+            if self._handover.stands_back:  # What is to be swept, a newer version knows better.
+                swept = None
+                await self._persevere("handing over the sweep", self._sweep.release_lease)
+            else:
+                swept = await self._persevere("sweeping", self._sweep.run_once)
             # Who does not hold the lease asks often, to take over soon from a replica that died.
             await self._sweep.pause(period if swept else min(period, _LEASE_POLL_SECONDS))
 
@@ -218,13 +222,13 @@ class Service:
         """
         reach(Point.PROJECTED)
         await self._persevere("noting results", partial(self._aftermath.note, results))
-        done = [w for w in works if w.stream_id in results and results[w.stream_id].outcome in FINAL]
+        done = [w for w in works if self._aftermath.is_final(w.stream_id, results.get(w.stream_id))]
         hints = [hint for work in done for hint in work.hints]
         await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
         reach(Point.ACKNOWLEDGED)
         for work in works:
             result = results.get(work.stream_id)
-            again = result is not None and result.outcome in AGAIN
+            again = result is not None and not self._aftermath.is_final(work.stream_id, result)
             rest_seconds = self._aftermath.rest_seconds(work.stream_id, result)
             self._pending.finish(work, again=again, rest_seconds=rest_seconds)
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
+from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
 from worker.redis_client import check_redis_url
 
 
@@ -58,9 +59,9 @@ class Settings(BaseSettings):
     """How much CPU time a handler may take without end before the process is ended."""
     cache_megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64
     """How much memory hot rows may take."""
-    page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
+    page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = PAGE_MEGABYTES
     """About how much is read of the logs of one batch at a time."""
-    max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
+    max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = MAX_PAYLOAD_MEGABYTES
     """Events with more data than this are rejected."""
     verify_per_minute: Annotated[int, Field(ge=0, le=60_000)] = 0
     """How many rows, chosen by chance, are verified each minute; 0 for none."""

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from worker.arguments import storable
 from worker.settings import load_settings
-from worker.terminal import run_to_end, storable
+from worker.terminal import run_to_end
 from worker.verify_work import Selection, verify_projections
 
 
