@@ -21,9 +21,10 @@ from worker.events import EventId
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.folds import folds_at_positions
 from worker.keys import Keys
-from worker.log import Log, PageRequest
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log, PageRequest
 from worker.origin import explain
 from worker.projection import Projection
+from worker.redis_client import reading_client
 from worker.snapshot import Snapshots
 from worker.store import Store
 from worker.table import Stamp
@@ -223,18 +224,17 @@ async def verify_streams(
     *,
     keys: Keys | None = None,
     patience: timedelta = PATIENCE,
-    max_payload_bytes: int = 16 * 1024 * 1024,
+    max_payload_bytes: int = MAX_PAYLOAD_MEGABYTES * 1024 * 1024,
 ) -> list[Finding]:
     """Verify some streams; what is found of each, in this order.
 
     Changes nothing, and may be called while workers run. Returns at once where all is right, else after
-    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is a
-    client such as `worker.redis_client.make_client` makes, ``engine`` one of asyncpg, such as
-    `worker.database.make_engine` makes. ``max_payload_bytes`` must be the workers', by default theirs.
+    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is any
+    asyncio client, ``engine`` one of asyncpg. ``max_payload_bytes`` must be the workers', by default theirs.
     Raises errors of the servers; to call again then is safe.
     """
     logs = Log(
-        redis,
+        reading_client(redis),
         keys or Keys(),
         projection.types,
         max_payload_bytes=max_payload_bytes,

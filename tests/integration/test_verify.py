@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.letters import skip, stop
-from tests.verifying import STREAMS, VerifyingReplica, columns
+from tests.verifying import IMPATIENT, STREAMS, VerifyingReplica, columns
 from tests.versions import failing, of_version
 from worker import Keys, verify_streams
 from worker.finding import Obstacle
@@ -277,8 +277,13 @@ async def test_rows_are_compared_while_logs_are_read_in_many_pages(
     assert (difference.column, difference.first_event) == ("name", "8002-0")
 
 
-async def test_applications_can_verify_streams(world: VerifyingReplica) -> None:
-    await world.damage(ROW.format("name = 'x'"))
-    found = await verify_streams(world.redis, world.engine, world.projection, ["b", "a"], keys=world.keys)
-    assert [finding.stream_id for finding in found] == ["b", "a"]
+async def test_applications_can_verify_streams_with_any_client(
+    world: VerifyingReplica, any_client: Redis
+) -> None:
+    await world.damage(ROW.format("name = 'x'"), "DELETE FROM stream_projections WHERE stream_id = 'c'")
+    found = await verify_streams(
+        any_client, world.engine, world.projection, ["b", "c", "a"], keys=world.keys, patience=IMPATIENT
+    )
+    assert [finding.stream_id for finding in found] == ["b", "c", "a"]
+    assert [finding.missing for finding in found] == [False, True, False]
     assert columns(*found) == {"b": {"name"}}
