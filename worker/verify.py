@@ -60,7 +60,7 @@ class _Suspect:
     looks: int = 0
     since: float = 0.0
     seen: int = 0
-    row: Stamp | int | None = None
+    row: Stamp | int | str | None = None
 
     def take(self, finding: Finding, now: float) -> None:
         """Take another look in."""
@@ -72,11 +72,14 @@ class _Suspect:
         self.seen += finding.obstacle is not Obstacle.BUSY
 
     @staticmethod
-    def _row(finding: Finding) -> Stamp | int | None:
-        """What one and the same row is told by. It may move on, unless it does not belong to its log."""
-        if finding.stamp is None or finding.obstacle in _ASTRAY:
-            return finding.stamp
-        return finding.stamp.generation
+    def _row(finding: Finding) -> Stamp | int | str | None:
+        """What one and the same row is told by. It may move on, unless it does not belong to its log.
+
+        One that is missing is told by the first event of its log, which may be deleted and begun anew.
+        """
+        if finding.stamp is None:
+            return finding.missing
+        return finding.stamp if finding.obstacle in _ASTRAY else finding.stamp.generation
 
 
 class Verifier:
@@ -109,7 +112,8 @@ class Verifier:
         """Look once at each stream. What seems wrong may only have been changed meanwhile; see `confirm`."""
         findings: dict[str, Finding] = {}
         for some in in_parts(list(dict.fromkeys(stream_ids))):
-            findings |= await self._look(some)
+            for part in await self._snapshots.parts(some):
+                findings |= await self._look(part)
         return [findings[stream_id] for stream_id in dict.fromkeys(stream_ids)]
 
     async def _look(self, stream_ids: Sequence[str]) -> dict[str, Finding]:
@@ -119,7 +123,7 @@ class Verifier:
         news = await self._logs.find_projected([PageRequest(s, None) for s in rowless])
         findings = {
             found.stream_id: without_row(
-                found.stream_id, snapshot.heeded.get(found.stream_id), version, has_events=found.news
+                found.stream_id, snapshot.heeded.get(found.stream_id), version, found.oldest
             )
             for found in news
         }
@@ -185,7 +189,7 @@ class Verifier:
         suspect.take(finding, now)
         if not suspicious(finding):
             return finding
-        waits = finding.missing or finding.obstacle in _ASTRAY
+        waits = finding.missing is not None or finding.obstacle in _ASTRAY
         lasted = not waits or now - suspect.since >= self._patience_seconds
         if finding.wrong and suspect.seen >= _LOOKS_AGAIN and lasted:
             return finding

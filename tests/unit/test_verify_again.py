@@ -31,7 +31,7 @@ def astray(of: Stamp, obstacle: Obstacle = Obstacle.DIVERGED) -> Finding:
 
 
 RIGHT = Finding("a", stamp=stamp())
-MISSING = Finding("a", missing=True)
+MISSING = Finding("a", missing="1-0")
 BUSY = astray(stamp(), Obstacle.BUSY)
 PATIENCE = timedelta(seconds=4)
 
@@ -90,6 +90,8 @@ async def test_what_was_seen_of_a_row_that_was_replaced_proves_nothing(
     assert await Watched(monkeypatch, undone_twice).outcome() == (RIGHT, 7)
     rebuilt = [wrong(stamp()), wrong(stamp(generation=1)), wrong(stamp(generation=2)), RIGHT]
     assert await Watched(monkeypatch, rebuilt).outcome() == (RIGHT, 3)
+    begun_anew = [MISSING] * 3 + [Finding("a", missing="2-0")] * 3 + [RIGHT]
+    assert await Watched(monkeypatch, begun_anew).outcome() == (RIGHT, 6)
     moved_on = [astray(stamp("5-0"))] * 3 + [astray(stamp("6-0"))] * 3 + [RIGHT]
     assert await Watched(monkeypatch, moved_on).outcome() == (RIGHT, 6)
 
