@@ -52,7 +52,7 @@ class Previewer:
         Rows may move while they are looked at: what is told of such a one may be out of date.
         """
         previews: dict[str, Preview] = {}
-        for part in await self._snapshots.parts(stream_ids):
+        for part in await self._snapshots.parts(list(dict.fromkeys(stream_ids))):
             previews |= await self._preview(part, accept_loss=accept_loss, deliberate=deliberate)
         return [previews[stream_id] for stream_id in stream_ids]
 
