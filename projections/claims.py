@@ -24,35 +24,10 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections import claims_sql as sql
-from worker import ClaimRaceError, EventId, RuleTransaction, RuleWrite
+from projections.claim_facts import Claimed, ClaimsReader, Cleared, Fact, Saved
+from worker import ClaimRaceError, EventId, RuleTransaction, RuleWrite, StoredFacts
 
 _BUCKETS = 1024  # One lock an id would exhaust the lock table of the server.
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The stream claims a WDK strategy."""
-
-    event_id: EventId
-    wdk_strategy_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """The stream says whether its strategy is saved in WDK."""
-
-    event_id: EventId
-    is_saved: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Cleared:
-    """The stream gives up what it holds."""
-
-    event_id: EventId
-
-
-Fact = Claimed | Saved | Cleared
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,31 +61,89 @@ class Claims:
 
     def settle(self, facts: Mapping[str, Sequence[Fact]]) -> Mapping[str, Mapping[str, Any]]:
         """The single reader: apply the facts of all streams one by one, in order."""
-        holder: dict[int, str] = {}
-        held: dict[str, int | None] = dict.fromkeys(facts)
-        saved = dict.fromkeys(facts, False)
+        reader = ClaimsReader()
         in_order = sorted(
             ((fact.event_id, stream_id.encode(), at, stream_id, fact)
              for stream_id, some in facts.items() for at, fact in enumerate(some)),
             key=lambda entry: entry[:3],
         )  # fmt: skip
         for *_, stream_id, fact in in_order:
-            match fact:
-                case Claimed():
-                    loser = holder.get(fact.wdk_strategy_id)
-                    if loser is not None and loser != stream_id:
-                        held[loser], saved[loser] = None, False
-                    if (previous := held[stream_id]) is not None:
-                        del holder[previous]
-                    holder[fact.wdk_strategy_id] = stream_id
-                    held[stream_id] = fact.wdk_strategy_id
-                case Saved():
-                    saved[stream_id] = fact.is_saved
-                case Cleared():
-                    if (previous := held[stream_id]) is not None:
-                        del holder[previous]
-                    held[stream_id], saved[stream_id] = None, False
-        return {s: {"wdk_strategy_id": held[s], "is_saved": saved[s]} for s in facts}
+            reader.apply(stream_id, fact)
+        return {stream_id: reader.columns(stream_id) for stream_id in facts}
+
+    def describe(self, facts: Sequence[Fact]) -> Mapping[str, Any]:
+        """The history of a stream with these facts, and the last value its events gave ``is_saved``."""
+        write = RuleWrite("", tuple(facts), replace=True)
+        saved = _last_saved(write)
+        return {
+            "claims": [
+                {
+                    "wdk_strategy_id": claim.wdk_strategy_id,
+                    "from": str(claim.since),
+                    "until": str(claim.until) if claim.until else None,
+                }
+                for claim in reversed(_history(write))
+            ],
+            "own_is_saved": saved.is_saved if saved else None,
+            "own_is_saved_ms": saved.event_id.ms if saved else None,
+            "own_is_saved_seq": saved.event_id.seq if saved else None,
+        }
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        """The history and the last own ``is_saved`` as the tables have them, and what follows for readers."""
+        streams = list(stream_ids)
+        history: dict[str, list[dict[str, Any]]] = {}
+        for stream_id, wdk, since, until in await sql.fetch(connection, sql.HISTORY, streams):
+            history.setdefault(stream_id, []).append({"wdk_strategy_id": wdk, "from": since, "until": until})
+        own = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.OWN_SAVED, streams)}
+        wanted = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.WANTED, streams)}
+        names = ("own_is_saved", "own_is_saved_ms", "own_is_saved_seq")
+        return {
+            stream_id: StoredFacts(
+                facts={"claims": history.get(stream_id, []), **dict(zip(names, own[stream_id], strict=True))},
+                visible=dict(zip(("wdk_strategy_id", "is_saved"), wanted[stream_id], strict=True)),
+            )
+            for stream_id in own
+        }
+
+    def reader(self) -> ClaimsReader:
+        """A single reader that has seen no claims yet."""
+        return ClaimsReader()
+
+    async def facts_of(self, connection: AsyncConnection, stream_id: str) -> Sequence[Fact]:
+        """The stream's claims, where they end, and what its own events last said of is_saved."""
+        claims = await sql.fetch(connection, sql.STANDING_CLAIMS, [stream_id], [stream_id])
+        facts: list[Fact] = [Claimed(_event_id(ms, seq), wdk) for _, ms, seq, wdk, *_ in claims]
+        begun = {fact.event_id for fact in facts}
+        ends = {_event_id(ms, seq) for *_, ms, seq in claims if ms is not None}
+        facts += [Cleared(end) for end in ends - begun]
+        for _, is_saved, ms, seq in await sql.fetch(connection, sql.OWN_SAVED, [stream_id]):
+            if ms is not None:
+                facts.append(Saved(_event_id(ms, seq), is_saved))
+        return sorted(facts, key=lambda fact: fact.event_id)
+
+    async def rivals(
+        self, connection: AsyncConnection, stream_id: str, facts: Sequence[Fact]
+    ) -> Mapping[str, Sequence[Fact]]:
+        """For each claim of the stream, the next claim of another stream on the same strategy.
+
+        It takes the strategy if the stream still holds it, and no later one can.
+        """
+        claims = [fact for fact in facts if isinstance(fact, Claimed)]
+        rows = await sql.fetch(
+            connection,
+            sql.NEAREST_LATER,
+            stream_id,
+            [claim.wdk_strategy_id for claim in claims],
+            [claim.event_id.ms for claim in claims],
+            [claim.event_id.seq for claim in claims],
+        )
+        rivals: dict[str, list[Fact]] = {}
+        for rival, ms, seq, wdk_strategy_id in rows:
+            rivals.setdefault(rival, []).append(Claimed(_event_id(ms, seq), wdk_strategy_id))
+        return rivals
 
 
 class ClaimsTransaction:

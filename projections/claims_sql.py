@@ -27,6 +27,15 @@ STANDING_CLAIMS = """
     FROM strategy_claims
     WHERE stream_id = ANY($1::text[]) AND (until_ms IS NULL OR stream_id = ANY($2::text[]))"""
 
+HISTORY = """
+    SELECT stream_id, wdk_strategy_id, concat(event_ms, '-', event_seq),
+           CASE WHEN num_nonnulls(until_ms, until_seq) > 0 THEN concat(until_ms, '-', until_seq) END
+    FROM strategy_claims WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, event_ms, event_seq"""
+
+OWN_SAVED = """
+    SELECT stream_id, own_is_saved, own_is_saved_ms, own_is_saved_seq
+    FROM stream_projections WHERE stream_id = ANY($1::text[])"""
+
 NEAREST_EARLIER = """
     SELECT DISTINCT earlier.stream_id
     FROM unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[])
@@ -40,6 +49,20 @@ NEAREST_EARLIER = """
         ORDER BY other.event_ms DESC, other.event_seq DESC, other.stream_id DESC
         LIMIT 1
     ) AS earlier"""
+
+NEAREST_LATER = """
+    SELECT DISTINCT later.stream_id, later.event_ms, later.event_seq, claim.wdk_strategy_id
+    FROM unnest($2::bigint[], $3::numeric[], $4::numeric[]) AS claim(wdk_strategy_id, event_ms, event_seq)
+    CROSS JOIN LATERAL (
+        SELECT stream_id, event_ms, event_seq FROM strategy_claims AS other
+        WHERE other.wdk_strategy_id = claim.wdk_strategy_id
+          AND other.stream_id <> $1::text COLLATE "C"
+          AND (other.event_ms, other.event_seq, other.stream_id)
+            > (claim.event_ms, claim.event_seq, $1::text COLLATE "C")
+        ORDER BY other.event_ms, other.event_seq, other.stream_id
+        LIMIT 1
+    ) AS later
+    ORDER BY later.event_ms, later.event_seq"""
 
 HOLDERS = "SELECT stream_id FROM stream_projections WHERE wdk_strategy_id = ANY($1::bigint[])"
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from projections.claims import Claimed, Claims, Cleared, Saved
+from projections.claim_facts import Claimed, Cleared, Saved
+from projections.claims import Claims
 from projections.models import DEFAULT_NAME, StreamProjection
 from projections.plan import NoPlan, count_steps, unfold_plan
 from worker import Event, Projection, RejectedEventError, Remark

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import hypothesis
 import pytest
@@ -19,7 +20,8 @@ hypothesis.settings.register_profile("default", max_examples=100, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)
 hypothesis.settings.load_profile("default")
 
-SERVERS = pytest.StashKey[RunningServers]()
+SERVERS = pytest.StashKey[list[str]]()
+SERVERS_KEY = "servers"
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +32,28 @@ def servers(pytestconfig: pytest.Config) -> Iterator[RunningServers]:
             servers = stack.enter_context(running_servers())
         except (NoServersError, ProjectionWorkerError) as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
-        pytestconfig.stash[SERVERS] = servers
+        pytestconfig.stash[SERVERS].append(str(servers))
         yield servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SERVERS] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary, if that is another one."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[SERVERS_KEY] = session.config.stash[SERVERS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[SERVERS] += getattr(node, "workeroutput", {}).get(SERVERS_KEY, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which servers the tests ran against."""
-    if servers := config.stash.get(SERVERS, None):
+    for servers in config.stash[SERVERS]:
         terminalreporter.write_line(f"servers: {servers}")
 
 

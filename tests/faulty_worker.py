@@ -1,4 +1,4 @@
-"""`projection-worker run` that is killed or frozen at a point of its work.
+"""`projection-worker run`, with brief leases, that is killed or frozen at a point of its work.
 
 ``python -m tests.faulty_worker SIGKILL committed 3`` sends itself the signal when it has reached the point
 for the third time, so that nothing of its own can clean up.
@@ -11,6 +11,7 @@ import signal
 import sys
 from itertools import count
 
+from tests.brief_leases import shorten_leases
 from worker.__main__ import main
 from worker.fault_points import Point, arm
 
@@ -24,6 +25,7 @@ def run(signum: signal.Signals, point: Point, passes: int) -> None:
             os.kill(os.getpid(), signum)
 
     arm(point, suffer)
+    shorten_leases()
     sys.argv = [sys.argv[0], "run"]
     main()
 

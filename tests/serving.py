@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from projections import strategies
+from tests.feeds import undone
 from tests.projecting import Replica
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
@@ -67,16 +68,10 @@ class Serving:
     async def acknowledged(self) -> None:
         """Wait until every hint is read and acknowledged."""
 
-        async def all_done() -> bool:
-            for partition in range(self.keys.partitions):
-                feed = self.keys.feed(partition)
-                last = (await self.redis.xinfo_stream(feed))["last-generated-id"]
-                for group in await self.redis.xinfo_groups(feed):
-                    if group["pending"] or group["last-delivered-id"] != last:
-                        return False
-            return True
+        async def done() -> bool:
+            return not await undone(self.redis, self.keys, self.world.projection.name)
 
-        await wait_until(all_done, "all hints to be acknowledged")
+        await wait_until(done, "all hints to be acknowledged")
 
     async def report(self) -> ReplicaReport | None:
         """What the replica told of itself last."""

@@ -52,13 +52,20 @@ The parts
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
-`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be
-`verify`                rows as they should be, and how they differ
+`rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
+`verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
+`survey`, `sample`      verify over a whole table, or a share of it; by a worker, a few rows all the time
+`difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
+`past`, `retelling`     a row as it was at any event, and every change on the way
+`moments`, `changes`    points in time as people name them; what changed between two rows
+`standing`, `lag`       how one stream stands; how many events wait behind a place in its log
+`show`                  the same for applications
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
-`cli`                   commands: parse, call, print, on a `terminal`; `dead_letters_cli` and its `_work`,
-                        `_screen` and `letter_choice`; `demo` and `embedded` for trying things out
+`cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
+                        `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
+                        `_work`, `_screen`, `_json` and `advice`; `demo` and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens
@@ -79,14 +86,21 @@ from worker.errors import (
     EmitError,
     InvalidEventError,
     OutcomeUnknownError,
+    PastLostError,
     ProjectionWorkerError,
     RejectedEventError,
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
+from worker.moments import parse_moment
+from worker.past import PastRow, row_changes
 from worker.projection import ProjectedRow, Projection
+from worker.retelling import HistoryEntry
 from worker.row import Remark
-from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite
+from worker.rule import CrossStreamRule, RuleReader, RuleTransaction, RuleWrite, StoredFacts
+from worker.show import history, row_at, show_stream
+from worker.standing import Standing, StreamView
+from worker.verify import verify_streams
 
 __all__ = [
     "ClaimRaceError",
@@ -94,16 +108,29 @@ __all__ = [
     "EmitError",
     "Event",
     "EventId",
+    "HistoryEntry",
     "InvalidEventError",
     "Keys",
     "OutcomeUnknownError",
+    "PastLostError",
+    "PastRow",
     "ProjectedRow",
     "Projection",
     "ProjectionWorkerError",
     "RejectedEventError",
     "Remark",
+    "RuleReader",
     "RuleTransaction",
     "RuleWrite",
+    "Standing",
+    "StoredFacts",
+    "StreamView",
     "emit",
     "emit_again",
+    "history",
+    "parse_moment",
+    "row_at",
+    "row_changes",
+    "show_stream",
+    "verify_streams",
 ]

@@ -33,14 +33,17 @@ from worker.pending import Pending
 from worker.projection import Projection
 from worker.projector import Projector
 from worker.readiness import check_database
+from worker.rebuild import Rebuilder
 from worker.redis_client import make_client, renew
 from worker.replicas import Replicas
 from worker.retry import Perseverance
+from worker.sample import Sample
 from worker.service import Pace, Service
 from worker.settings import Settings
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.sweep import Sweep
+from worker.verify import Verifier
 from worker.waiting import unless, wait_for
 from worker.watchdog import watchdog
 
@@ -50,6 +53,7 @@ _CLOSE_SECONDS = 2.0
 _HINTS_A_READ = 1_000
 _MAX_HINTS_IN_HAND = 20_000
 _WATCH_SECONDS = 5.0
+_SAMPLE_PAGE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,34 @@ async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Ser
                     await engine.dispose()
 
 
-def make_log(settings: Settings, redis: Redis, projection: Projection) -> Log:
-    """The logs as this projection reads them."""
+def make_log(
+    settings: Settings, redis: Redis, projection: Projection, *, page_bytes: int | None = None
+) -> Log:
+    """The logs as this projection reads them, in pages as large as the settings say, or as these."""
     return Log(
         redis,
         settings.keys,
         projection.types,
         max_payload_bytes=settings.max_payload_bytes,
-        page_bytes=int(settings.page_megabytes * 1024 * 1024),
+        page_bytes=page_bytes or int(settings.page_megabytes * 1024 * 1024),
+    )
+
+
+def make_sample(settings: Settings, servers: Servers, projection: Projection, store: Store) -> Sample:
+    """What verifies rows beside the projecting: in small pages, so that it never has the loop for long."""
+    logs = make_log(settings, servers.redis, projection, page_bytes=_SAMPLE_PAGE_BYTES)
+    verifier = Verifier(logs, servers.engine, projection, patience=settings.patience)
+    return Sample(verifier, store, per_minute=settings.verify_per_minute)
+
+
+def make_rebuilder(servers: Servers, logs: Log, projection: Projection) -> Rebuilder:
+    """What rebuilds streams, reading these logs."""
+    return Rebuilder(
+        projection,
+        logs,
+        Store(servers.engine, projection),
+        BlockedStreams(servers.engine, projection),
+        DivergedStreams(servers.redis, logs.keys, projection.name),
     )
 
 
@@ -158,6 +182,7 @@ def make_service(
         blocked,
         Aftermath(projection.name, isolation, suspects, diverged, sweep, handover, health),
         sweep,
+        make_sample(settings, servers, projection, store),
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
         persevere,

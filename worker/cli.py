@@ -19,14 +19,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import app as wiring
 from worker.batch_emit import emit_and_settle, emit_lines
 from worker.dead_letters_cli import dead_letters
-from worker.errors import EmitError, InvalidEventError, LetterRefusedError, ProjectionWorkerError
+from worker.errors import (
+    EmitError,
+    InvalidEventError,
+    LetterRefusedError,
+    PastLostError,
+    ProjectionWorkerError,
+)
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
 from worker.settings import Settings, load_settings
+from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
 from worker.terminal import print_json, run_to_end
 from worker.trouble import describe
+from worker.verify_cli import verify
 
 app = typer.Typer(
     name="projection-worker",
@@ -40,6 +48,8 @@ app = typer.Typer(
 )
 
 app.add_typer(dead_letters)
+app.command()(verify)
+app.command()(show)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -179,7 +189,7 @@ def main() -> None:
     """Run the command line; errors are one sentence on standard error, never a traceback."""
     try:
         app()
-    except (EmitError, LetterRefusedError) as error:
+    except (EmitError, LetterRefusedError, PastLostError) as error:
         _fail(str(error), 1)
     except ProjectionWorkerError as error:
         _fail(str(error), 2)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from worker.arguments import storable
 from worker.dead_letters import StoredLetter
 from worker.dead_letters_screen import print_letters
 from worker.dead_letters_work import choose_to_skip, find, retry_open, show_one, skip_all
@@ -24,15 +25,6 @@ dead_letters = typer.Typer(
 )
 
 
-def _storable(text: str) -> str:
-    """Text as PostgreSQL takes it; arguments may be anything that the shell can spell."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter(f"{text!r} is not UTF-8.") from None
-    return text
-
-
 def _event_id(text: str) -> EventId:
     try:
         return EventId.parse(text)
@@ -41,17 +33,17 @@ def _event_id(text: str) -> EventId:
 
 
 StreamArgument = Annotated[
-    str, typer.Argument(parser=_storable, metavar="STREAM", help="The stream, for example chat-17.")
+    str, typer.Argument(parser=storable, metavar="STREAM", help="The stream, for example chat-17.")
 ]
 EventArgument = Annotated[
     EventId, typer.Argument(parser=_event_id, metavar="EVENT_ID", help="For example 1767312000000-0.")
 ]
 StreamsOption = Annotated[
     list[str] | None,
-    typer.Option("--stream", parser=_storable, metavar="STREAM", help="Letters of this stream; repeatable."),
+    typer.Option("--stream", parser=storable, metavar="STREAM", help="Letters of this stream; repeatable."),
 ]
 ProjectionOption = Annotated[
-    str | None, typer.Option(parser=_storable, metavar="NAME", help="Letters of this projection only.")
+    str | None, typer.Option(parser=storable, metavar="NAME", help="Letters of this projection only.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -112,9 +104,9 @@ def retry(
 
 @dead_letters.command()
 def skip(
-    reason: Annotated[str, typer.Option(parser=_storable, metavar="TEXT", help="Why; it is recorded.")],
+    reason: Annotated[str, typer.Option(parser=storable, metavar="TEXT", help="Why; it is recorded.")],
     stream_id: Annotated[
-        str | None, typer.Argument(parser=_storable, metavar="STREAM", help="The stream, with EVENT_ID.")
+        str | None, typer.Argument(parser=storable, metavar="STREAM", help="The stream, with EVENT_ID.")
     ] = None,
     event_id: Annotated[
         EventId | None,
@@ -125,7 +117,7 @@ def skip(
     projection: ProjectionOption = None,
     by: Annotated[
         str | None,
-        typer.Option(parser=_storable, metavar="NAME", help="Who decides it; the login name by default."),
+        typer.Option(parser=storable, metavar="NAME", help="Who decides it; the login name by default."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before skipping with --all.")] = False,
 ) -> None:

@@ -16,6 +16,7 @@
     ├── ScopeError                    which streams are to be rebuilt is said wrongly
     ├── RebuildUnderWayError          another rebuild of the projection is not finished
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
+    ├── PastLostError                 a log no longer holds the events that the answer rests on
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
     └── EmbeddedServerError           an embedded server did not start
 
@@ -96,6 +97,10 @@ class RebuildUnderWayError(ProjectionWorkerError):
 
 class LetterRefusedError(ProjectionWorkerError):
     """A dead letter is not there, or can be neither retried nor skipped. Nothing was done."""
+
+
+class PastLostError(ProjectionWorkerError):
+    """A log no longer holds the events that the answer rests on; the message says from where on it does."""
 
 
 class EmbeddedServersMissingError(ProjectionWorkerError):

@@ -56,9 +56,10 @@ class Handover:
     async def tick(self) -> bool:
         """Be alive, and have a fair share of the partitions. To be called several times in a lease's life."""
         tenure = await self._leases.tick()
+        self._note_given(tenure)
         if self._outdated and not self._retires:
             tenure = await self._make_way(tenure)
-        if self.tenure.partitions - tenure.partitions:
+        if tenure.surplus or self.tenure.partitions - tenure.partitions:
             tenure = await self._let_go(tenure.partitions, self._leases.release)
         self._heed(tenure)
         return True
@@ -78,13 +79,13 @@ class Handover:
 
     async def _make_way(self, tenure: Tenure) -> Tenure:
         if tenure.newer and not self._stands_back:
+            tenure = await self._let_go(frozenset(), self._leases.retire)
             self._stands_back = True
             log.info("standing_back")
-            return await self._let_go(frozenset(), self._leases.retire)
-        if self._stands_back and not tenure.newer:
+        elif self._stands_back and not tenure.newer:
+            tenure = await self._leases.resume()
             self._stands_back = self._outdated = False
             log.info("no_longer_standing_back")
-            return await self._leases.resume()
         return tenure
 
     async def retire(self) -> bool:
@@ -141,8 +142,12 @@ class Handover:
     def _heed(self, tenure: Tenure) -> None:
         before, self.tenure = self.tenure, tenure
         self._feed.hold(tenure.partitions)
-        if tenure.given:
-            self._feed.read_own_pending_next()
+        self._note_given(tenure)
         if (tenure.partitions, tenure.live) != (before.partitions, before.live):
             log.info("replicas_changed", partitions=sorted(tenure.partitions), replicas=len(tenure.live))
             self.replicas_changed.set()
+
+    def _note_given(self, tenure: Tenure) -> None:
+        """Have the hints read that others have given to this replica, which it is told of once."""
+        if tenure.given:
+            self._feed.read_own_pending_next()

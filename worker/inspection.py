@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from worker.dead_letters import StoredLetter
 from worker.events import EventId
+from worker.lag import count_waiting
 from worker.letters import State
-from worker.log import Log, PageRequest
+from worker.log import Log
 from worker.store import Store
-
-_COUNTED_AT_MOST = 1_000
-_PAGES_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +42,9 @@ async def inspect_letter(letter: StoredLetter, store: Store, logs: Log) -> Inspe
     entry = await logs.entry(letter.stream_id, str(letter.event_id))
     if not _blocks(letter, position):
         return Inspection(letter, entry, position)
-    return Inspection(letter, entry, position, *await _count_waiting(letter, logs))
+    waiting = await count_waiting(logs, letter.stream_id, str(letter.event_id))
+    return Inspection(letter, entry, position, waiting.events, waiting.counted)
 
 
 def _blocks(letter: StoredLetter, position: EventId | None) -> bool:
     return letter.state is State.OPEN and (position is None or position < letter.event_id)
-
-
-async def _count_waiting(letter: StoredLetter, logs: Log) -> tuple[int, bool]:
-    """How many projected events a log holds after the letter's, and whether that is all of them."""
-    waiting, start = 0, str(letter.event_id)
-    for _ in range(_PAGES_AT_MOST):
-        [page] = await logs.read([PageRequest(letter.stream_id, start)])
-        waiting += len(page.events)
-        if page.ended or page.last_id is None:
-            return waiting, True
-        if waiting >= _COUNTED_AT_MOST:
-            break
-        start = page.last_id
-    return waiting, False

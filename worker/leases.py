@@ -91,7 +91,7 @@ for _, name in ipairs(sharing) do
   end
 end
 for _, partition in ipairs(free) do redis.call('HDEL', KEYS[2], partition) end
-return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0, newer}
+return {held[me] or {}, live, wish ~= 'look' and redis.call('SREM', KEYS[3], me) or 0, #surplus, newer}
 """)
 
 
@@ -100,12 +100,15 @@ class Tenure:
     """The partitions that a replica is to read, and the names of all that are alive, its own included.
 
     ``given`` says that others have given it hints since its last tick: they are among its own pending ones.
+    ``surplus`` is how many partitions more it holds, which nobody reads until it releases them. They need not
+    be any that it has read: the reply that gave them to it may have got lost, or it died and came back.
     ``newer`` says that a replica is alive that runs a newer version of the projection.
     """
 
     partitions: frozenset[int] = frozenset()
     live: frozenset[str] = frozenset()
     given: bool = False
+    surplus: int = 0
     newer: bool = False
 
 
@@ -168,6 +171,6 @@ class Leases:
     async def _tick(self, wish: str) -> Tenure:
         lives_ms = int(LEASE_LIVES.total_seconds() * 1000)
         arguments = [self._consumer, wish, lives_ms, self.partitions, self._version]
-        partitions, live, given, newer = await _TICK(self._redis, self._names, arguments)
+        partitions, live, given, surplus, newer = await _TICK(self._redis, self._names, arguments)
         names = frozenset(name.decode() for name in live)
-        return Tenure(frozenset(partitions), names, bool(given), bool(newer))
+        return Tenure(frozenset(partitions), names, bool(given), surplus, bool(newer))

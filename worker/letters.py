@@ -24,7 +24,7 @@ from sqlalchemy import DateTime, Index, Integer, MetaData, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from worker.events import EventId
+from worker.events import EventId, is_event_id
 from worker.fold import HandlerFailure, Rejection
 
 _MAX_ERROR_CHARACTERS = 8_000
@@ -118,6 +118,18 @@ class OpenLetter:
     event_id: EventId
     version: int
     due: bool
+
+
+def stops(event_id: EventId, version: int, *, running: int, position: str | None, row_version: int) -> bool:
+    """Whether an open letter stops a stream whose row stands there, for who runs this version; see above.
+
+    Of a row without a position it does not matter which version it has.
+    """
+    if version < running:
+        return False
+    if position is None or not is_event_id(position) or row_version < version:
+        return True
+    return event_id > EventId.parse(position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ NO_STREAM: Final = "no stream"
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
 
+MAX_PAYLOAD_MEGABYTES: Final = 16
+PAGE_MEGABYTES: Final = 16
+"""What is usual; deployments may set it otherwise."""
+
 _FIRST_ENTRIES = 8
 _MIN_ENTRIES = 2  # The entry to start from, and one more.
 _MAX_ENTRIES = 1_000

@@ -249,6 +249,7 @@ class Pending:
         """
         stream = self._streams[work.stream_id]
         stream.in_flight = False
+        self._finished.set()
         if again and not self._closed:
             stream.hints = [*work.hints, *stream.hints]
             stream.queued = True
@@ -259,7 +260,6 @@ class Pending:
                 return
         else:
             self._put_down(work.hints)
-        self._finished.set()
         if stream.queued:
             self._put(work.stream_id, self._hinted if stream.hints else self._swept)
         else:

@@ -18,7 +18,7 @@ from worker.fold import Folded
 from worker.fold_report import report_fold
 from worker.judgement import Refusal, replacement
 from worker.known_streams import KnownStreams, stamp_of
-from worker.letters import Heeded, letter_of, letters_of
+from worker.letters import Heeded, letter_of, letters_of, stops
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome, StreamResult, Tally
 from worker.projection import Projection
@@ -98,11 +98,15 @@ class Projector:
     def _is_stopped(self, known: KnownStream, stamp: Stamp | None) -> bool:
         """Whether a dead letter stops the stream, and it is too early to try again."""
         letter = known.heeded.open
-        if letter is None or letter.due or letter.version < self._projection.version:
+        if letter is None or letter.due:
             return False
-        if stamp is None or stamp.last_event_id is None or stamp.version < letter.version:
-            return True
-        return letter.event_id > EventId.parse(stamp.last_event_id)
+        return stops(
+            letter.event_id,
+            letter.version,
+            running=self._projection.version,
+            position=stamp.last_event_id if stamp else None,
+            row_version=stamp.version if stamp else 0,
+        )
 
     async def _fold_stale(self, batch: _Batch) -> None:
         """Go on folding the logs of stale rows from their start. Trimmed ones are left to be folded on."""

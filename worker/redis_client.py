@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from worker.errors import SettingsError
@@ -70,6 +71,17 @@ def make_client(url: str) -> Redis:
     return client
 
 
+def reading_client(redis: Redis) -> Redis:
+    """The connections of an application's client, with replies of streams as `make_client` leaves them.
+
+    Only for `pipelined`, which asks for bytes where the connections would decode.
+    """
+    client: Redis = Redis(connection_pool=redis.connection_pool)
+    for command in _RAW_COMMANDS:
+        client.set_response_callback(command, _raw)
+    return client
+
+
 def _raw(response: Any, **kwargs: Any) -> Any:
     return response
 
@@ -108,7 +120,7 @@ async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
         return []
     async with redis.pipeline(transaction=False) as pipeline:
         for command in commands:
-            pipeline.execute_command(*command)
+            pipeline.execute_command(*command, **{NEVER_DECODE: []})
         return await pipeline.execute(raise_on_error=False)
 
 

@@ -42,6 +42,8 @@ class ReplicaReport:
     untyped_entries_swept: int
     malformed_hints: int
     mended_values: int
+    rows_verified: int
+    rows_drifted: int
     troubles: list[str]
 
     @property

@@ -22,6 +22,18 @@ class RuleWrite:
     replace: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What the database holds of one stream for a cross-stream rule.
+
+    ``facts`` are the stream's own, as `CrossStreamRule.describe` names them. ``visible`` are the columns that
+    readers see, as they follow from the stored facts of all streams, whatever the row shows.
+    """
+
+    facts: Mapping[str, Any]
+    visible: Mapping[str, Any]
+
+
 class RuleTransaction(Protocol):
     """A rule's part in one transaction; see `CrossStreamRule.prepare`."""
 
@@ -37,11 +49,21 @@ class RuleTransaction(Protocol):
         """
 
 
+class RuleReader(Protocol):
+    """A single reader of facts, in memory: what `CrossStreamRule.settle` does at once, fact by fact."""
+
+    def apply(self, stream_id: str, fact: Any) -> None:
+        """Apply the next fact, in the order of (event id, stream id in UTF-8)."""
+
+    def columns(self, stream_id: str) -> Mapping[str, Any]:
+        """The columns that `CrossStreamRule.settle` tells, as readers of the stream see them by now."""
+
+
 class CrossStreamRule(Protocol):
     """One rule of a projection that reaches across streams; it runs inside the transaction of a batch.
 
     ``columns`` are the columns of the projection's table that the rule computes. They are neither folded nor
-    cached, since events of other streams change them.
+    cached, since events of other streams change them. Every fact has the ``event_id`` of its event.
     """
 
     @property
@@ -59,3 +81,29 @@ class CrossStreamRule(Protocol):
 
     def settle(self, facts: Mapping[str, Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
         """The rule's columns for every stream, from all facts of all streams: the plain, in-memory answer."""
+
+    def describe(self, facts: Sequence[Any]) -> Mapping[str, Any]:
+        """What the database must hold of a stream whose log gives these facts, by name. Pure.
+
+        A name is that of a column, or of what is kept elsewhere. Values are plain, as JSON has them.
+        """
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        """What is stored of each of these streams that has a row. Reads only."""
+
+    def reader(self) -> RuleReader:
+        """A single reader that has seen nothing yet."""
+
+    async def facts_of(self, connection: AsyncConnection, stream_id: str) -> Sequence[Any]:
+        """A stream's own facts as far as it is projected, in event order. Those without effect may lack."""
+
+    async def rivals(
+        self, connection: AsyncConnection, stream_id: str, facts: Sequence[Any]
+    ) -> Mapping[str, Sequence[Any]]:
+        """Of other streams, as far as they are projected, the facts that decide over this one's columns.
+
+        With these facts of its own, a `reader` then tells its columns, though not those of the others, as of
+        any event.
+        """

@@ -27,9 +27,10 @@ from worker.projection import Projection
 from worker.projector import Projector
 from worker.replicas import ReplicaReport, Replicas
 from worker.retry import Perseverance
+from worker.sample import Sample
 from worker.sweep import Sweep
 from worker.trouble import SERVER_ERRORS, describe
-from worker.waiting import wait_for, wait_for_any
+from worker.waiting import unless, wait_for, wait_for_any
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +65,8 @@ class Service:
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, handover: Handover,
         deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
-        blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, replicas: Replicas, pace: Pace,
-        persevere: Perseverance, health: Health, stop: asyncio.Event,
+        blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, sample: Sample, replicas: Replicas,
+        pace: Pace, persevere: Perseverance, health: Health, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
@@ -79,6 +80,7 @@ class Service:
         self._blocked = blocked
         self._aftermath = aftermath
         self._sweep = sweep
+        self._sample = sample
         self._replicas = replicas
         self._pace = pace
         self._persevere = persevere
@@ -101,6 +103,8 @@ class Service:
             tasks.create_task(self._sweep_logs())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._report_progress())
+            if self._sample.on:
+                tasks.create_task(self._verify_rows())
             await self._stop.wait()
             self._pending.hurry()
             await asyncio.wait([projecting])
@@ -168,6 +172,14 @@ class Service:
             await self._persevere("forgetting dead replicas", self._replicas.remove_silent)
             await self._persevere("looking after blocked streams", self._look_after_blocked)
             await wait_for_any([self._stop, self._handover.replicas_changed], pause)
+
+    async def _verify_rows(self) -> None:
+        while not await wait_for(self._stop, self._sample.pause_seconds):
+            await self._persevere("verifying", self._verify_some)
+
+    async def _verify_some(self) -> None:
+        """A stop is not held up by a row that must be looked at again, nor by a long log."""
+        await unless(self._stop, self._sample.check())
 
     async def _inherit_hints(self) -> None:
         """Take over what dead replicas had in hand in our partitions, as there is room for it."""
@@ -240,6 +252,8 @@ class Service:
             hints_in_hand=self._pending.hints_in_hand,
             untyped_entries_swept=self._sweep.untyped_entries,
             malformed_hints=self._feed.malformed,
+            rows_verified=self._sample.rows_verified,
+            rows_drifted=self._sample.rows_drifted,
             troubles=[str(problem) for problem in self._health.problems(self._projection.name)],
             **asdict(self._projector.tally),
         )

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
+from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
 from worker.redis_client import check_redis_url
 
 
@@ -58,10 +59,12 @@ class Settings(BaseSettings):
     """How much CPU time a handler may take without end before the process is ended."""
     cache_megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64
     """How much memory hot rows may take."""
-    page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
+    page_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = PAGE_MEGABYTES
     """About how much is read of the logs of one batch at a time."""
-    max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16
+    max_payload_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = MAX_PAYLOAD_MEGABYTES
     """Events with more data than this are rejected."""
+    verify_per_minute: Annotated[int, Field(ge=0, le=60_000)] = 0
+    """How many rows, chosen by chance, are verified each minute; 0 for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important log lines that are shown."""
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -101,6 +104,11 @@ class Settings(BaseSettings):
     @property
     def stuck(self) -> timedelta:
         return timedelta(seconds=self.stuck_seconds)
+
+    @property
+    def patience(self) -> timedelta:
+        """After how long a row that is still missing is missing: a sweep has had time to find its log."""
+        return timedelta(seconds=self.sweep_seconds + 3)
 
     @property
     def max_payload_bytes(self) -> int:

@@ -49,6 +49,16 @@ class ProjectionStatus:
         return sum(replica.events_applied for replica in self.replicas)
 
     @property
+    def rows_verified(self) -> int:
+        """By the same, of rows that chance chose."""
+        return sum(replica.rows_verified for replica in self.replicas)
+
+    @property
+    def rows_drifted(self) -> int:
+        """How many of these were not what their logs say."""
+        return sum(replica.rows_drifted for replica in self.replicas)
+
+    @property
     def lag_seconds(self) -> float | None:
         """The age of the oldest event that the last sweep found waiting; 0 if it found none."""
         if self.sweep is None:

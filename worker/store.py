@@ -35,6 +35,12 @@ SELECT set_config('synchronous_commit', 'on', true),
 """
 """What every transaction that writes begins with."""
 
+_FEW_BLOCKS = 20
+_BLOCKS = """
+    SELECT (coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(found.oid)),
+                     pg_relation_size(found.oid)) / current_setting('block_size')::int)::bigint
+    FROM (SELECT to_regclass($1)::oid AS oid) AS found"""
+
 
 class Loaded(NamedTuple):
     """Rows, and the dead letters to heed, of those streams that have any."""
@@ -111,6 +117,19 @@ class Store:
         async with self._engine.connect() as connection:
             await connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             return [row[0] for row in await fetch(connection, sql, after, limit)]
+
+    async def random_streams(self, limit: int) -> list[str]:
+        """Streams that have a projected row, at most ``limit``, chosen by chance; sometimes none.
+
+        Looks at a few blocks of the table, however large it is, so that rows in sparse blocks are likelier.
+        """
+        sql = f"""
+            SELECT stream_id FROM {self._table.name} TABLESAMPLE SYSTEM ($1)
+            WHERE last_event_id IS NOT NULL ORDER BY random() LIMIT $2"""
+        async with self._engine.connect() as connection:
+            [[blocks]] = await fetch(connection, _BLOCKS, self._table.name)
+            share = min(100.0, 100.0 * max(_FEW_BLOCKS, limit) / max(blocks, 1))
+            return [row[0] for row in await fetch(connection, sql, share, limit)]
 
     async def write(self, writes: Sequence[RowWrite]) -> set[str]:
         """Write a batch in one transaction; the streams whose row still was the one loaded, and so won.

@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, Enum, String
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.letters import Letter
-from worker.projection import Projection
+from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
+from worker.trouble import Trouble, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,19 @@ class Table:
         self._projection = projection
         self._quote = dialect.identifier_preparer.quote
         self.name = dialect.identifier_preparer.format_table(projection.table)
+        kept = {*KEPT_COLUMNS, *projection.columns, *(projection.rule.columns if projection.rule else ())}
+        self._exact_types = {c.key: c.type.compile(dialect=dialect) for c in projection.table.columns}
         self._types = {c.key: _sql_type(c, dialect) for c in projection.table.columns}
         self._select = f"""
             SELECT stream_id, last_event_id, generation, version, first_event_id{
             "".join(f", {self._loaded(c)}" for c in projection.columns)
         }
+            FROM {self.name} WHERE stream_id = ANY($1::text[])"""
+        self._kept = [c.key for c in projection.table.columns if c.key in kept]
+        self._json_kept = {c.key for c in projection.table.columns if isinstance(c.type, JSON)} & kept
+        texts = {c: f"{self._quote(c)}::text" for c in self._json_kept}
+        self._select_kept = f"""
+            SELECT {", ".join(texts.get(c, self._quote(c)) for c in self._kept)}
             FROM {self.name} WHERE stream_id = ANY($1::text[])"""
         self._stamps = f"""
             SELECT stream_id, last_event_id, generation, version
@@ -102,6 +112,32 @@ class Table:
             for column, value in zip(self._projection.columns, row[5:], strict=True)
         )
         return StoredRow(Stamp(*row[1:4]), row[4], state)
+
+    async def kept(
+        self, connection: AsyncConnection, stream_ids: Collection[str]
+    ) -> dict[str, dict[str, Any]]:
+        """All columns of these streams' rows that are not other applications', by name; JSON as RawJson."""
+        rows = await fetch(connection, self._select_kept, list(stream_ids))
+        named = [dict(zip(self._kept, row, strict=True)) for row in rows]
+        for row in named:
+            row.update({c: RawJson(row[c]) for c in self._json_kept if row[c] is not None})
+        return {row["stream_id"]: row for row in named}
+
+    async def same_when_stored(
+        self, connection: AsyncConnection, column: str, value: Any, stored: Any
+    ) -> bool:
+        """Whether a value, were it written to this column, would be read again as what is stored there.
+
+        A numeric of two digits rounds, and a real has fewer digits than a float. Not for JSON.
+        """
+        sql = f"SELECT $1::{self._exact_types[column]} IS NOT DISTINCT FROM $2::{self._exact_types[column]}"
+        try:
+            async with connection.begin_nested():
+                return bool((await connection.exec_driver_sql(sql, (value, stored))).scalar_one())
+        except DBAPIError as error:
+            if classify(error) is not Trouble.POISON:
+                raise
+            return False  # It cannot even be stored.
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import typer
+from rich.console import Console
 
 T = TypeVar("T")
 
@@ -24,6 +25,16 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 def print_json(value: Any) -> None:
     """Print a value as JSON, in ASCII where standard output speaks no UTF-8."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON on one line."""
+    typer.echo(json.dumps(value, ensure_ascii=not _speaks_utf8()))
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal, or is to be taken for one."""
+    return Console().is_terminal
 
 
 def _speaks_utf8() -> bool:

@@ -52,31 +52,16 @@ def test_thinking_shows_open_tool_calls(env: dict[str, str]) -> None:
     assert thinking == {"toolCalls": [{"id": "1", "name": "search"}]}
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("nonsense", "not JSON"),
-        ("[]", "must be a JSON object"),
-        ('{"type": "user_message"}', "stream_id must be given"),
-        ('{"stream_id": "a", "type": 5}', "type must be given"),
-        ('{"stream_id": "a", "type": "t", "data": []}', "so must its data"),
-        ('{"stream_id": "a", "type": "t", "dat": {}}', "Unknown fields"),
-        ('{"stream_id": "a\\u0000", "type": "t"}', "no NUL"),
-    ],
-)
-def test_a_wrong_line_is_named_and_those_before_it_are_emitted(
-    env: dict[str, str], line: str, complaint: str
-) -> None:
+def test_a_wrong_line_is_named_and_those_before_it_are_emitted(env: dict[str, str]) -> None:
     good = json.dumps({"stream_id": "chat", "type": "user_message"})
-    emitted = call("emit", "--from-file", "-", env=env, stdin=f"{good}\n\n{line}\n{good}\n")
+    emitted = call("emit", "--from-file", "-", env=env, stdin=f"{good}\n\nnonsense\n{good}\n")
     assert emitted.returncode == 2
-    assert emitted.stderr.startswith("Line 3: ")
-    assert complaint in emitted.stderr
+    assert emitted.stderr.startswith("Line 3: This is not JSON")
     assert len(emitted.stdout.split()) == 1
     assert len(json.loads(call("messages", "chat", env=env).stdout)) == 1
 
 
-@pytest.mark.parametrize("data", ["nonsense", "[]", "5"])
+@pytest.mark.parametrize("data", ["nonsense", "[]"])
 def test_data_that_are_no_object_are_refused(env: dict[str, str], data: str) -> None:
     emitted = call("emit", "chat", "user_message", data, env=env)
     assert emitted.returncode == 2
@@ -160,6 +145,7 @@ def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:
         "emit",
         "messages",
         "thinking",
+        "verify",
         "demo",
         "dev",
         *(f"dead-letters {command}" for command in ("list", "show", "retry", "skip")),

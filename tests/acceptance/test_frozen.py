@@ -48,7 +48,7 @@ async def test_what_a_frozen_worker_held_is_taken_over_and_it_does_no_harm_when_
         await message()
         process = psutil.Process(frozen.process.pid)
         await wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker to freeze", 30)
-        with running("run", env=env) as other:
+        with running("run", env=env, module="tests.brief_leases") as other:
             # It may hold the row's lock, until PostgreSQL ends its transaction.
             second = await message()
             await wait_until(lambda: stands_at(second), "the other worker to take over", 40)

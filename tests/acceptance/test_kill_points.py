@@ -69,7 +69,7 @@ async def test_a_worker_killed_at_any_point_loses_and_doubles_nothing(
     async def nothing_is_pending() -> bool:
         return await pending_of(redis, keys, strategies.name) == 0
 
-    with running("run", env=env) as worker:
+    with running("run", env=env, module="tests.brief_leases") as worker:
         await wait_until(all_is_right, f"the table after deaths at {point}", timeout=30)
         await wait_until(nothing_is_pending, "the last hints to be acknowledged", timeout=30)
         assert await asyncio.to_thread(worker.stop) == 0

@@ -20,9 +20,9 @@ from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys, emit
 from worker.app import connect, make_log
+from worker.comparison import compare_table
 from worker.database import make_engine, parse_database_url
 from worker.settings import Settings
-from worker.verify import compare_table
 from worker.waiting import wait_for
 
 STREAMS = [f"s{number}" for number in range(60)]

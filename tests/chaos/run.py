@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
@@ -19,10 +17,10 @@ from tests.chaos.report import Report
 from tests.chaos.schedule import Schedule
 from tests.chaos.stalls import Watch
 from tests.chaos.world import World, a_world
+from tests.feeds import undone
 from tests.reference.model import single_reader
 from tests.tables import Table, differences, read_table
 from tests.waiting import wait_until
-from worker import Keys
 from worker.database import make_engine, parse_database_url
 
 EVENTS_A_SECOND = 200.0
@@ -88,7 +86,7 @@ async def _judge(world: World, report: Report) -> None:
             return not differences(await read_table(engine), expected)
 
         async def hints_are_done() -> bool:
-            return await _hints_are_done(redis, world.keys)
+            return not await undone(redis, world.keys, strategies.name)
 
         try:
             await wait_until(table_is_right, "the table", SETTLE_SECONDS)
@@ -96,6 +94,7 @@ async def _judge(world: World, report: Report) -> None:
             await wait_until(hints_are_done, "all hints to be acknowledged", SETTLE_SECONDS)
         except AssertionError as error:
             report.failures += [f"{error}\n{world.fleet.tails()}", *await _wrong(engine, expected)]
+            report.failures += await undone(redis, world.keys, strategies.name)
         report.failures += [
             f"The driver is wrong: the log of {stream_id} is not as its ledger says."
             for stream_id in await world.ledger.differing(redis, world.keys)
@@ -108,21 +107,6 @@ async def _judge(world: World, report: Report) -> None:
 async def _wrong(engine: AsyncEngine, expected: Table) -> list[str]:
     found = differences(await read_table(engine), expected)
     return [difference[:_DIFFERENCE_LETTERS] for difference in found[:_DIFFERENCES_SHOWN]]
-
-
-async def _hints_are_done(redis: Redis, keys: Keys) -> bool:
-    """Whether every hint is delivered and acknowledged."""
-    for partition in range(keys.partitions):
-        feed = keys.feed(partition)
-        try:
-            last = (await redis.xinfo_stream(feed))["last-generated-id"]
-            groups = await redis.xinfo_groups(feed)
-        except ResponseError:
-            return False  # It was deleted, and nobody has joined yet.
-        joined = [group for group in groups if group["name"] == strategies.name.encode()]
-        if not joined or any(group["pending"] or group["last-delivered-id"] != last for group in joined):
-            return False
-    return True
 
 
 @asynccontextmanager

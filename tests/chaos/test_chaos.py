@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 
 import pytest
 
@@ -13,11 +14,12 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
 
 
 async def test_whatever_fails_the_table_is_that_of_a_single_reader(
-    pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def show(text: str) -> None:
+        # Standard error: that of a process beside pytest's own leads to the terminal, too.
         with capsys.disabled():
-            pytestconfig.get_terminal_writer().line(f"\n{text}")
+            sys.stderr.write(f"\n{text}\n")
 
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1_000_000))
     show(f"chaos for {SECONDS:g} s, CHAOS_SEED={seed}")

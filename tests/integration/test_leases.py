@@ -97,6 +97,7 @@ async def test_shares_become_fair_whoever_comes_goes_or_dies(
         for name, tenure in tenures.items():
             assert tenure.partitions == {p for p, holder in held.items() if holder == name}
             assert tenure.live == frozenset(sharing | retired)
+            assert tenure.surplus == 0
         too_many = sum(max(0, list(before.values()).count(name) - sizes[name]) for name in sharing)
         moved = [p for p, holder in before.items() if holder in sharing and held[p] != holder]
         assert len(moved) == too_many  # Nobody loses what is no more than its share.
@@ -116,7 +117,8 @@ async def test_what_a_replica_is_to_let_go_stays_its_own_until_it_does(replicas:
     await replicas.tick("a")
     await replicas.tick("b")
     for _ in range(2):
-        assert len((await replicas.tick("a")).partitions) == 4
+        tenure = await replicas.tick("a")
+        assert (len(tenure.partitions), tenure.surplus) == (4, 4)
     assert await replicas.shares() == [8]
     await replicas.leases["b"].leave()
     assert (await replicas.tick("a")).partitions == set(range(8))

@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests.tallies import Tally
 from tests.writes import create_tallies, rows, run, write
-from worker import ProjectedRow, Projection, RuleTransaction, RuleWrite
+from worker import ProjectedRow, Projection, RuleReader, RuleTransaction, RuleWrite, StoredFacts
 from worker.database import make_engine, parse_database_url
 from worker.letters import WorkerTables
 from worker.row import RawJson
@@ -77,6 +77,25 @@ class SpyRule:
         return ["gone"][:limit]
 
     def settle(self, facts: Mapping[str, Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
+        raise NotImplementedError
+
+    def describe(self, facts: Sequence[Any]) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        raise NotImplementedError
+
+    def reader(self) -> RuleReader:
+        raise NotImplementedError
+
+    async def facts_of(self, connection: AsyncConnection, stream_id: str) -> Sequence[Any]:
+        raise NotImplementedError
+
+    async def rivals(
+        self, connection: AsyncConnection, stream_id: str, facts: Sequence[Any]
+    ) -> Mapping[str, Sequence[Any]]:
         raise NotImplementedError
 
 

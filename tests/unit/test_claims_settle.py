@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.claims import Claimed, Claims, Cleared, Fact, Saved
+from projections.claim_facts import Claimed, Cleared, Fact, Saved
+from projections.claims import Claims
 from worker import EventId
 
 Held = tuple[int | None, bool]

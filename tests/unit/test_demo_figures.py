@@ -7,13 +7,14 @@ import io
 import pytest
 from rich.console import Console
 
+from worker.comparison import Comparison
 from worker.demo.progress import Lag, Latencies, Progress
 from worker.demo.recent import RecentRows
 from worker.demo.screen import ReplicaView, View, frame, plain_line
 from worker.demo.surroundings import replica_environment
 from worker.demo.verdict import Verdict, print_verdict
+from worker.difference import Difference
 from worker.events import EventId
-from worker.verify import Comparison, Difference
 
 
 def progress() -> Progress:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from tests.unit.queues import FOR_EVER, hint, hints, lingers, queue, streams, take, take_streams, waits
-from worker.hint import Hint
+from tests.unit.queues import FOR_EVER, hint, hints, lingers, queue, take, take_streams, waits
 from worker.pending import Work
 
 
@@ -159,61 +154,6 @@ async def test_once_closed_the_sweep_neither_adds_nor_waits() -> None:
             await pending.swept_room()
         pending.add_swept(str(number))
     assert await take(pending) == []
-
-
-# The law.
-
-moves = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(["hint", "flush", "sweep"]), st.sampled_from("abcd")),
-        st.tuples(st.sampled_from(["take", "done", "again"]), st.just("")),
-    ),
-    max_size=30,
-)
-
-
-@given(moves, st.integers(1, 3))
-def test_every_hint_is_done_once_and_no_stream_is_in_flight_twice(
-    moves: list[tuple[str, str]], batch_streams: int
-) -> None:
-    asyncio.run(play(moves, batch_streams))
-
-
-async def play(moves: list[tuple[str, str]], batch_streams: int) -> None:
-    pending = queue(batch_streams=batch_streams)
-    given: list[Hint] = []
-    in_flight: list[Work] = []
-    done: Counter[Hint] = Counter()
-
-    async def take_some() -> None:
-        taken = await take(pending)
-        assert 0 < len(taken) <= batch_streams
-        in_flight.extend(taken)
-        assert len(set(streams(in_flight))) == len(in_flight)
-
-    for move, stream_id in moves:
-        match move:
-            case "hint" | "flush":
-                given.append(hint(stream_id))
-                pending.add_hints(given[-1:], flush=move == "flush")
-            case "sweep":
-                pending.add_swept(stream_id)
-            case "take":
-                if len(pending) > len(in_flight):
-                    await take_some()
-            case "done" | "again" if in_flight:
-                work = in_flight.pop(0)
-                pending.finish(work, again=move == "again")
-                done.update(work.hints if move == "done" else ())
-    while in_flight or len(pending):
-        for work in in_flight:
-            pending.finish(work)
-            done.update(work.hints)
-        in_flight.clear()
-        if len(pending):
-            await take_some()
-    assert done == Counter(given)
-    assert pending.hints_in_hand == 0
 
 
 async def test_a_reader_that_waits_for_room_is_let_go_at_a_stop() -> None:

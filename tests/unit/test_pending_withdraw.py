@@ -74,6 +74,18 @@ async def test_streams_that_stay_in_flight_for_too_long_stay_in_hand() -> None:
     assert len(pending) == 0
 
 
+async def test_a_stream_that_rests_is_waited_for_no_longer_and_stays_in_hand() -> None:
+    pending = queue()
+    pending.add_hints(hints("x"), flush=True)
+    [work] = await take(pending)
+    withdrawing = asyncio.create_task(pending.withdraw(leaves, FOR_EVER))
+    assert await waits(withdrawing)
+    pending.finish(work, again=True, rest_seconds=3600)
+    async with asyncio.timeout(5):
+        assert await withdrawing == Withdrawn()
+    assert pending.hints_in_hand == 1
+
+
 async def test_what_is_taken_out_makes_room() -> None:
     pending = queue(max_hints=2)
     pending.add_hints(hints("x1", "x2"), flush=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from projections import strategies
-from projections.claims import Claimed, Cleared, Saved
+from projections.claim_facts import Claimed, Cleared, Saved
 from tests.unit.graphs import snapshot, step
 from tests.unit.rows import (
     NOT_AN_OBJECT,

@@ -8,6 +8,7 @@ import secrets
 from rich.console import Console
 
 from worker.app import connect, make_log
+from worker.comparison import compare_table
 from worker.demo.interrupts import ended_by_signals, run_interruptibly
 from worker.demo.options import DemoOptions
 from worker.demo.producers import make_chats
@@ -20,7 +21,6 @@ from worker.demo.verdict import Verdict, print_verdict
 from worker.errors import DeclarationError
 from worker.loading import load_attribute, load_projections
 from worker.projection import Projection
-from worker.verify import compare_table
 
 INTERRUPTED = 130  # as shells report what Ctrl-C has ended
 

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from worker.comparison import Comparison
 from worker.demo.progress import Latencies
 from worker.demo.screen import counted, milliseconds, say
+from worker.difference import Difference, excerpts
 from worker.events import EventId
-from worker.verify import Comparison, Difference, excerpts
 
 _SHOWN = 20
 _EXCERPT_LENGTH = 60

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from projections import strategies
+from worker.comparison import compare, expected_rows
+from worker.difference import Difference, differences, excerpts
 from worker.events import Event, EventId, UndecodableEvent
 from worker.log import Page
 from worker.replay import FoldedLog, fold_page
 from worker.row import RawJson
-from worker.verify import Difference, compare, differences, excerpts, expected_rows
 
 EVENTS: list[Event | UndecodableEvent] = [
     Event(EventId(1_000, 0), "user_message", {}),

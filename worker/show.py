@@ -1,0 +1,90 @@
+"""What applications call to look at a stream and into its past; `projection-worker show` does the same.
+
+``redis`` is any asyncio client of redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine`
+makes. Nothing here writes. ``max_payload_megabytes`` must be what the workers are set to, since events with
+more data are not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.events import EventId
+from worker.keys import Keys
+from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES, Log
+from worker.moments import END
+from worker.past import Past, PastRow
+from worker.projection import Projection
+from worker.redis_client import reading_client
+from worker.retelling import HistoryEntry
+from worker.standing import StreamView, look_at_stream
+
+_KEYS = Keys()
+
+
+async def show_stream(
+    redis: Redis,
+    engine: AsyncEngine,
+    projection: Projection,
+    stream_id: str,
+    *,
+    keys: Keys = _KEYS,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
+) -> StreamView:
+    """How a stream stands: its row, how far it is behind its log, and what keeps it from following."""
+    logs = _logs(redis, projection, keys, max_payload_megabytes)
+    return await look_at_stream(projection, logs, engine, stream_id)
+
+
+async def row_at(
+    redis: Redis,
+    engine: AsyncEngine,
+    projection: Projection,
+    stream_id: str,
+    up_to: EventId = END,
+    *,
+    accept_loss: bool = False,
+    keys: Keys = _KEYS,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
+) -> PastRow:
+    """The row as it was after an event, or as the whole log has it; `parse_moment` makes ids of times.
+
+    The log is folded by the projection as it is declared now, without the events that operators skipped. Of
+    other streams' claims those are known that are projected. Raises PastLostError where the log no longer
+    begins where the row does, unless the loss is accepted; then the row may be wrong.
+    """
+    past = Past(projection, _logs(redis, projection, keys, max_payload_megabytes), engine)
+    return await past.row_at(stream_id, up_to, accept_loss=accept_loss)
+
+
+def history(
+    redis: Redis,
+    engine: AsyncEngine,
+    projection: Projection,
+    stream_id: str,
+    up_to: EventId = END,
+    *,
+    accept_loss: bool = False,
+    keys: Keys = _KEYS,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
+) -> AsyncIterator[HistoryEntry]:
+    """Each event that changed the row, with the change, in order; also those of streams that took a claim.
+
+    Applied one after the other to a new row, the changes give what `row_at` tells. The log is read page by
+    page while you iterate. Raises like `row_at`.
+    """
+    past = Past(projection, _logs(redis, projection, keys, max_payload_megabytes), engine)
+    return past.history(stream_id, up_to=up_to, accept_loss=accept_loss)
+
+
+def _logs(redis: Redis, projection: Projection, keys: Keys, max_payload_megabytes: float) -> Log:
+    return Log(
+        reading_client(redis),
+        keys,
+        projection.types,
+        max_payload_bytes=int(max_payload_megabytes * 1024 * 1024),
+        page_bytes=PAGE_MEGABYTES * 1024 * 1024,
+    )

@@ -1,0 +1,77 @@
+"""What PostgreSQL holds of some streams at one moment: rows, facts and dead letters that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from worker import letters
+from worker.difference import Columns, Difference
+from worker.events import EventId
+from worker.letters import Heeded
+from worker.projection import Projection
+from worker.rule import StoredFacts
+from worker.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Rows with all columns that are ours, what the cross-stream rule has stored, and the letters to heed.
+
+    Each by stream; streams without any are left out.
+    """
+
+    rows: Mapping[str, Columns]
+    facts: Mapping[str, StoredFacts]
+    heeded: Mapping[str, Heeded]
+
+    @property
+    def projected(self) -> dict[str, Columns]:
+        """The rows that have a position."""
+        return {s: row for s, row in self.rows.items() if row["last_event_id"] is not None}
+
+    def skipped(self, stream_id: str) -> frozenset[EventId]:
+        """The events of a stream that operators skipped."""
+        return self.heeded[stream_id].skipped if stream_id in self.heeded else frozenset()
+
+
+class Snapshots:
+    """Takes snapshots of one projection's streams. Writes nothing, and no writer waits for it."""
+
+    def __init__(self, engine: AsyncEngine, projection: Projection) -> None:
+        self._engine = engine
+        self._projection = projection
+        self._table = Table(projection, engine.dialect)
+
+    async def take(self, stream_ids: Sequence[str]) -> Snapshot:
+        """One transaction, REPEATABLE READ and read-only."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            rows = await self._table.kept(connection, stream_ids)
+            heeded = await letters.heeded(connection, self._projection.name, stream_ids)
+            return Snapshot(rows, await self._facts(connection, list(rows)), heeded)
+
+    async def as_stored(self, differences: Sequence[Difference]) -> tuple[Difference, ...]:
+        """Those differences that remain once PostgreSQL has stored what is expected, in the column's type."""
+        plain = set(self._projection.columns) - self._projection.json_columns
+        if not any(difference.column in plain for difference in differences):
+            return tuple(differences)
+        async with self._engine.connect() as connection:
+            return tuple(
+                [
+                    difference
+                    for difference in differences
+                    if difference.column not in plain
+                    or not await self._table.same_when_stored(
+                        connection, difference.column, difference.expected, difference.stored
+                    )
+                ]
+            )
+
+    async def _facts(
+        self, connection: AsyncConnection, stream_ids: Sequence[str]
+    ) -> Mapping[str, StoredFacts]:
+        rule = self._projection.rule
+        return await rule.stored(connection, stream_ids) if rule else {}
