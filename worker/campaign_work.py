@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
 
@@ -21,13 +21,31 @@ _AT_ONCE = 2
 _LOOK_AGAIN_SECONDS = 0.2
 
 
-def check_same(campaign: Campaign, version: int, scope: Scope) -> None:
-    """Raise RebuildUnderWayError unless a campaign under way is the one that is asked for."""
+async def enter(
+    campaigns: Campaigns,
+    version: int,
+    scope: Scope,
+    find_streams: Callable[[], Awaitable[Sequence[str]]],
+    *,
+    restart: bool,
+) -> Campaign:
+    """The campaign to work on: the one under way, if it is the same, or a new one.
+
+    One of an older version is given up, and with ``restart`` any. Two that begin at once: both look for
+    streams, one is the first, and the other joins it. Raises RebuildUnderWayError where another campaign is
+    not finished.
+    """
+    under_way = await campaigns.unfinished()
+    if under_way and (restart or under_way.version < version):
+        await campaigns.give_up(under_way.id)
+        under_way = None
+    campaign = under_way or await campaigns.begin(version, scope, await find_streams())
     if (campaign.version, campaign.scope) != (version, scope):
         raise RebuildUnderWayError(
             f"Another rebuild is not finished: to version {campaign.version}, of {campaign.scope}. Start it "
             "again with the same options to go on with it, or give it up with --restart."
         )
+    return campaign
 
 
 class CampaignWorker:
@@ -59,13 +77,14 @@ class CampaignWorker:
 
     async def run(self) -> None:
         """Work until the campaign is over, whoever does the rest of it, or until ``stop``."""
-        async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(self._keep_chunks())
-            lanes = [tasks.create_task(self._work()) for _ in range(_AT_ONCE)]
-            await asyncio.wait(lanes)
-            self._over.set()
-            await keeping
-        release = partial(self._campaigns.release, self._campaign.id, self._in_hand)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_chunks())
+                await asyncio.wait([tasks.create_task(self._work()) for _ in range(_AT_ONCE)])
+                self._over.set()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        release = partial(self._campaigns.release, self._campaign.id, tuple(self._in_hand))
         await self._persevere("freeing chunks", release)
 
     async def _keep_chunks(self) -> None:
@@ -90,7 +109,7 @@ class CampaignWorker:
     async def _rebuild(self, chunk: Chunk) -> None:
         """Rebuild a chunk and say so; at a stop it stays in hand, undone."""
         results: list[Rebuilt] = []
-        for part in self._courtesy.parts(chunk.stream_ids):
+        for part in self._courtesy.parts(chunk.stream_ids, len(chunk.stream_ids)):
             await self._courtesy.before(len(part))
             if self._stop.is_set():
                 return

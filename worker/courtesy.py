@@ -94,9 +94,9 @@ class Courtesy:
         self._looked_at = float("-inf")
         self._worked = 0.0
 
-    def parts(self, stream_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Streams in parts between which there may be pauses: of all, or of half a second at the rate."""
-        size = self._rate.in_half_a_second if self._rate else len(stream_ids)
+    def parts(self, stream_ids: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+        """Streams in parts between which there may be pauses: so many, or fewer where the rate is low."""
+        size = min(most, self._rate.in_half_a_second) if self._rate else most
         for at in range(0, len(stream_ids), size):
             yield stream_ids[at : at + size]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -10,10 +11,11 @@ from worker.errors import ScopeError
 from worker.log import NO_STREAM, Log
 from worker.projection import Projection
 from worker.store import Store
-from worker.trouble import Trouble, classify, describe
+from worker.trouble import Trouble, classify, describe, sqlstate
 
 _SCAN_KEYS = 500
 _ROWS_A_STEP = 2_000
+_READ_ONLY = "25006"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,12 @@ class Scope:
         return f"{streams}{condition}{', with --accept-loss' if self.accept_loss else ''}"
 
 
-async def find_streams(scope: Scope, logs: Log, store: Store, projection: Projection) -> list[str]:
+async def find_streams(
+    scope: Scope, logs: Log, store: Store, projection: Projection, *, with_logs: bool = True
+) -> list[str]:
     """All streams in scope, each once, in order. Keys that are no streams and have no row are left out.
 
+    Without ``with_logs`` only those that have a row.
     Raises ScopeError where PostgreSQL does not take the condition.
     """
     conditions = [f"version < {projection.version} AND last_event_id IS NOT NULL"] if scope.stale else []
@@ -51,15 +56,20 @@ async def find_streams(scope: Scope, logs: Log, store: Store, projection: Projec
     try:
         streams = await _streams_of_rows(store, conditions)
     except DBAPIError as error:
-        if scope.where is None or classify(error) not in (Trouble.MISCONFIGURED, Trouble.POISON):
+        if scope.where is None or not _is_to_blame(error):
             raise
         raise ScopeError(
             f"PostgreSQL does not take the condition {scope.where!r}. {describe(error)}. "
             "Give one that could stand behind WHERE."
         ) from None
-    if not scope.of_rows:
+    if with_logs and not scope.of_rows:
         streams |= await streams_of_logs(logs)
     return sorted(streams)
+
+
+def _is_to_blame(error: DBAPIError) -> bool:
+    """Whether an error is the condition's, and not the server's."""
+    return classify(error) in (Trouble.MISCONFIGURED, Trouble.POISON) or sqlstate(error) == _READ_ONLY
 
 
 async def _streams_of_rows(store: Store, conditions: list[str]) -> set[str]:
@@ -71,6 +81,20 @@ async def _streams_of_rows(store: Store, conditions: list[str]) -> set[str]:
         if len(found) < _ROWS_A_STEP:
             return streams
         last = found[-1]
+
+
+async def projected_streams(store: Store, stream_ids: Sequence[str]) -> list[str]:
+    """Those of these streams whose row has a position."""
+    positions = await store.positions(stream_ids)
+    return [stream_id for stream_id in stream_ids if positions.get(stream_id) is not None]
+
+
+async def has_logs(logs: Log) -> bool:
+    """Whether there is any log."""
+    cursor, found, _ = await logs.scan(0, _SCAN_KEYS)
+    while cursor and not found:
+        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
+    return bool(found)
 
 
 async def streams_of_logs(logs: Log) -> set[str]:
