@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.campaign import RefusedStream
 from worker.difference import excerpts
 from worker.judgement import Refusal
 from worker.preview import Preview
+
+T = TypeVar("T")
 
 _EXCERPT_LENGTH = 60
 
@@ -38,10 +39,10 @@ class DryRun:
     changed: int = 0
     made: int = 0
     unchanged: int = 0
-    columns: Counter[str] = field(default_factory=Counter)
+    columns: dict[str, int] = field(default_factory=dict)
     examples: dict[str, Example] = field(default_factory=dict)
-    versions: Counter[int] = field(default_factory=Counter)
-    refusals: Counter[Refusal] = field(default_factory=Counter)
+    versions: dict[int, int] = field(default_factory=dict)
+    refusals: dict[Refusal, int] = field(default_factory=dict)
     told: list[RefusedStream] = field(default_factory=list)
     estimate_seconds: float = 0.0
 
@@ -49,9 +50,9 @@ class DryRun:
         """Take one stream in."""
         self.streams += 1
         if preview.version is not None:
-            self.versions[preview.version] += 1
+            _count(self.versions, preview.version)
         if preview.verdict is not None:
-            self.refusals[preview.verdict.refusal] += 1
+            _count(self.refusals, preview.verdict.refusal)
             if len(self.told) < self.limit:
                 self.told.append(
                     RefusedStream(preview.stream_id, preview.verdict.refusal, preview.verdict.detail)
@@ -63,7 +64,7 @@ class DryRun:
         else:
             self.unchanged += 1
         for difference in preview.differences:
-            self.columns[difference.column] += 1
+            _count(self.columns, difference.column)
             if difference.column not in self.examples:
                 new, old = excerpts(difference, _EXCERPT_LENGTH)
                 self.examples[difference.column] = Example(preview.stream_id, old, new)
@@ -71,3 +72,7 @@ class DryRun:
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+
+def _count(counts: dict[T, int], thing: T) -> None:
+    counts[thing] = counts.get(thing, 0) + 1

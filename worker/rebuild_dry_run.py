@@ -40,7 +40,7 @@ async def look_only(
                     break
                 for preview in previews:
                     dry.note(preview)
-                screen.show(watch.step(dry.streams, refused=dry.refusals.total()))
+                screen.show(watch.step(dry.streams, refused=sum(dry.refusals.values())))
     dry.total_streams = len(streams)
     # What is not rebuilt in pauses is rebuilt about as fast as it is previewed.
     dry.estimate_seconds = len(streams) * watch.seconds / max(1, dry.streams)

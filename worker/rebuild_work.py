@@ -66,7 +66,7 @@ async def _rebuild_named(reached: Reach) -> Report:
         done=len(rebuilt),
         events=sum(of.events for of in rebuilt),
         seconds=watch.seconds,
-        refusals=Counter(of.refusal for of in refused),
+        refusals=dict(Counter(of.refusal for of in refused)),
         told=refused,
         unknown=unknown,
         why="" if finished else _GO_ON,
