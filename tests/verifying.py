@@ -13,11 +13,15 @@ from sqlalchemy import text
 from tests.rebuilding import RebuildingReplica
 from worker.finding import Finding
 from worker.outcome import Outcome
-from worker.verify import Verifier
+from worker.verify import Pause, Verifier
 
 PLAN = {"root": {"searchName": "s"}, "numbers": [1e23, 1.50, -0.0, 10**30, 1e-7]}
 STREAMS = ("a", "b", "c")
 IMPATIENT = timedelta(0)
+
+
+async def hurry_on(_seconds: float) -> None:
+    """In place of a pause between two looks, where nobody changes anything meanwhile."""
 
 
 @dataclass
@@ -26,10 +30,13 @@ class VerifyingReplica(RebuildingReplica):
 
     verifier: Verifier = field(init=False)
     patience: timedelta = IMPATIENT
+    pause: Pause = hurry_on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.verifier = Verifier(self.logs, self.engine, self.projection, patience=self.patience)
+        self.verifier = Verifier(
+            self.logs, self.engine, self.projection, patience=self.patience, pause=self.pause
+        )
 
     async def converse(self) -> None:
         """Append three conversations, of which each takes strategy 7 from the one before, and project them.
@@ -37,11 +44,13 @@ class VerifyingReplica(RebuildingReplica):
         The events of each have the ids 1000-0, 2000-0 and so on, a second apart, 2 milliseconds later in the
         second and 4 in the third; between them lie token deltas.
         """
+        pipeline = self.redis.pipeline(transaction=False)
         for late, stream_id in zip((0, 2, 4), STREAMS, strict=True):
             for number, (event_type, data) in enumerate(_events(), 1):
-                raw = json.dumps(data).encode()
-                await self.append(stream_id, event_type, raw, at=f"{number * 1000 + late}-0")
-                await self.append(stream_id, "assistant_delta", at=f"{number * 1000 + late}-1")
+                for seq, fields in enumerate(((event_type, json.dumps(data)), ("assistant_delta", "{}"))):
+                    entry: Any = {"op": "", "type": fields[0], "data": fields[1]}
+                    pipeline.xadd(self.keys.log(stream_id), entry, id=f"{number * 1000 + late}-{seq}")
+        await pipeline.execute()
         await self.catch_up(*STREAMS)
 
     async def catch_up(self, *stream_ids: str) -> None:

@@ -7,9 +7,9 @@ A letter is unique by projection, stream and event. Its state says what follows 
 - ``skipped``: an operator decided that the event is not to be applied. Every fold heeds that, for ever.
 - ``resolved``: the event was open, and was applied later, is gone, or its stream now stands before another.
 
-An open letter of an older version of the projection is stale: nothing follows from it. So is one for an
-event at or before its row's position, unless the row is of an older version than the letter. A stream has
-one open letter at most.
+An open letter of another version of the projection than the running one is stale: nothing follows from it.
+So is one for an event at or before its row's position, unless the row is of an older version than the letter.
+A stream has one open letter at most.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def stops(event_id: EventId, version: int, *, running: int, position: str | None
 
     Of a row without a position it does not matter which version it has.
     """
-    if version < running:
+    if version != running:
         return False
     if position is None or not is_event_id(position) or row_version < version:
         return True

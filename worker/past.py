@@ -164,7 +164,7 @@ class Past:
     async def _check_loss(self, stream_id: str, *, accept_loss: bool) -> Loss | None:
         loss = await self.loss(stream_id)
         if loss and not accept_loss:
-            raise PastLostError(f"{loss} Accept the loss to fold what is left all the same.")
+            raise PastLostError(f"{loss} To fold what is left all the same, accept the loss (--accept-loss).")
         return loss
 
     async def _skipped(self, stream_id: str) -> Collection[EventId]:

@@ -104,11 +104,12 @@ class Script:
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
-        """Run it; its reply as the server sends it."""
+        """Run it; its reply as the server sends it, in bytes also where the client would decode."""
+        rest = (len(keys), *keys, *arguments)
         try:
-            return await redis.evalsha(self._sha, len(keys), *keys, *arguments)
+            return await redis.execute_command("EVALSHA", self._sha, *rest, **{NEVER_DECODE: []})
         except NoScriptError:
-            return await redis.eval(self._source, len(keys), *keys, *arguments)
+            return await redis.execute_command("EVAL", self._source, *rest, **{NEVER_DECODE: []})
 
 
 async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:

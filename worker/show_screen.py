@@ -47,14 +47,12 @@ def print_view(view: StreamView, *, full: bool, as_json: bool) -> None:
     if as_json:
         print_json(view_as_dict(view))
         return
-    _print_lines([*_standing(view), *(("to do", hint) for hint in advice(view))])
-    row = view.row if view.row is not None else view.would_be.columns if view.would_be else {}
-    if view.row is None:
-        typer.echo(
-            "\nThere is no row. It would be:" if row["last_event_id"] else "\nThere is no row, nor need be."
-        )
-    if view.row is not None or row.get("last_event_id"):
-        _print_row(row, full=full)
+    _print_lines([*_standing(view), *(("to do", advised) for advised in advice(view))])
+    if view.row is not None:
+        _print_row(view.row, full=full)
+    elif view.would_be is not None and view.would_be.exists:
+        typer.echo("\nThere is no row yet. It would be:")
+        _print_row(view.would_be.columns, full=full)
 
 
 def _standing(view: StreamView) -> Iterator[tuple[str, str]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import IO, Any
+from unittest.mock import patch
+
+import pytest
+
+from worker.cli import main
 
 DEADLINE_SECONDS = 30
 
@@ -45,6 +51,28 @@ def call(*arguments: str, env: Mapping[str, str], stdin: str | int = "") -> subp
         timeout=DEADLINE_SECONDS,
         check=False,
     )
+
+
+def call_here(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, which takes a tenth of the time; for tests of many calls."""
+    encoding = env.get("PYTHONIOENCODING", "utf-8")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    command = ["worker", *arguments]
+    with (
+        patch.dict(os.environ, env, clear=True),
+        patch.object(sys, "argv", command),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        stream.seek(0)
+        texts.append(stream.read())
+    code = ended.value.code
+    return subprocess.CompletedProcess(command, code if isinstance(code, int) else bool(code), *texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,15 +134,7 @@ LAW = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, Healt
 
 
 @LAW
-@given(universes(CLAIM_TYPES), st.integers(0, 30), st.sampled_from(PAGE_BYTES))
-def test_what_claims_were_at_any_event_is_what_a_single_reader_had_then(
-    lab: Lab, universe: Universe, moment: int, page_bytes: int
-) -> None:
-    lab.check(universe, moment, page_bytes)
-
-
-@LAW
-@given(universes(ALL_TYPES), st.integers(0, 30), st.sampled_from(PAGE_BYTES))
+@given(universes(CLAIM_TYPES) | universes(ALL_TYPES), st.integers(0, 30), st.sampled_from(PAGE_BYTES))
 def test_a_row_at_any_event_is_what_a_single_reader_had_then(
     lab: Lab, universe: Universe, moment: int, page_bytes: int
 ) -> None:

@@ -38,20 +38,27 @@ async def running(
         yield running
 
 
-async def counts(running: Serving) -> tuple[int, int]:
-    """How many rows were verified and had drifted, as the replica told last."""
-    report = await running.report()
-    return (report.rows_verified, report.rows_drifted) if report else (0, 0)
+def counts(running: Serving) -> tuple[int, int]:
+    """How many rows were verified, and had drifted."""
+    sample = running.service._sample
+    return sample.rows_verified, sample.rows_drifted
 
 
-async def verified(running: Serving, more_than: int = 0) -> bool:
-    return (await counts(running))[0] > more_than
+async def verified(running: Serving, more: int) -> None:
+    """Wait until so many more rows have been verified."""
+    enough = counts(running)[0] + more
+    await wait_until(lambda: counts(running)[0] >= enough, "rows to be verified")
 
 
 async def test_rows_that_are_right_are_counted_and_nothing_is_told(running: Serving) -> None:
     with structlog.testing.capture_logs() as said:
-        await wait_until(lambda: verified(running), "rows to be verified")
-        assert (await counts(running))[1] == 0
+        await verified(running, 6)
+
+        async def is_reported() -> bool:
+            report = await running.report()
+            return report is not None and report.rows_verified >= 6 and report.rows_drifted == 0
+
+        await wait_until(is_reported, "the replica to tell how many")
     assert not [line for line in said if line["event"] == "row_drifted"]
 
 
@@ -63,9 +70,8 @@ async def test_a_row_that_drifted_is_told_once_by_its_columns(
             "UPDATE stream_projections SET name = 'a secret', model_id = 'y' WHERE stream_id = 'b'"
         )
         await wait_until(lambda: any(line["event"] == "row_drifted" for line in said), "the row to be told")
-        seen, _ = await counts(running)
-        await wait_until(lambda: verified(running, seen + 10), "it to be verified again")
-        assert (await counts(running))[1] == 1
+        await verified(running, 9)
+        assert counts(running)[1] == 1
     [told] = [line for line in said if line["event"] == "row_drifted"]
     assert (told["log_level"], told["stream"], sorted(told["columns"])) == (
         "error",
@@ -86,8 +92,7 @@ async def test_a_table_that_is_away_stops_nothing(
 
     await wait_until(is_told, "the trouble to be told")
     await run(engine, "ALTER TABLE elsewhere RENAME TO strategy_claims")
-    seen, _ = await counts(running)
-    await wait_until(lambda: verified(running, seen), "rows to be verified again")
+    await verified(running, 1)
 
 
 async def test_a_stop_does_not_wait_for_a_second_look(

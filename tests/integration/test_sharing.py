@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -147,6 +148,21 @@ async def test_replicas_share_again_after_redis_forgot_everything(services: Serv
     names = [name async for name in redis.scan_iter(f"{keys.prefix}*", count=1000)]
     await redis.delete(*names)
     await wait_until(partial(redis.exists, keys.leases(PROJECTION)), "leases")
+    await wait_until(partial(shared, *running), "fair shares")
+    await all_are_projected(running[0], STREAMS)
+
+
+async def test_replicas_share_again_after_redis_came_back_as_it_was_before(services: Services) -> None:
+    running = [await services.start(), await services.start()]
+    await wait_until(partial(shared, *running), "fair shares")
+    redis, leases = running[0].redis, services.keys.leases(PROJECTION)
+    [first] = [serving.service._consumer for serving in running if 0 in serving.held]
+    await redis.hset(leases, mapping={str(partition): first for partition in range(6)})
+
+    async def is_fair() -> bool:
+        return sorted(Counter(await redis.hvals(leases)).values()) == [4, 4]
+
+    await wait_until(is_fair, "what is too much to be let go")
     await wait_until(partial(shared, *running), "fair shares")
     await all_are_projected(running[0], STREAMS)
 

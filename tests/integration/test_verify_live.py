@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 from worker import Keys
 from worker.waiting import wait_for
 
-STREAMS = [f"chat-{number}" for number in range(30)]
+STREAMS = [f"chat-{number}" for number in range(20)]
 SHORT_LIVED = [f"short-{number}" for number in range(5)]
 STEADY = "steady"
 ALL = (*STREAMS, *SHORT_LIVED, STEADY)
@@ -36,7 +36,7 @@ class Load:
         self._stop = asyncio.Event()
 
     async def produce(self) -> None:
-        while not self._stop.is_set():
+        while not await wait_for(self._stop, 0.01):
             await self._serving.emit(STEADY, "user_message", {})
             for stream_id in self._rng.sample(STREAMS, 3):
                 await self._serving.emit(stream_id, *self._event())
@@ -99,7 +99,9 @@ async def test_nothing_is_reported_of_a_healthy_table_under_load_and_damage_is(
     servers: RunningServers, database_url: str, keys: Keys
 ) -> None:
     async with serving(servers.redis_url, database_url, keys, sweep_seconds=SWEEP_SECONDS) as running:
-        world = VerifyingReplica(running.redis, keys, running.world.engine, patience=PATIENCE)
+        world = VerifyingReplica(
+            running.redis, keys, running.world.engine, patience=PATIENCE, pause=asyncio.sleep
+        )
         load = Load(running, world, seed=random.randrange(1_000_000))
         async with load.going_on():
             await wait_until(lambda: load.deleted > 5 and load.undone > 10, "the load to be under way")
