@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from projections.models import Base
+from worker.campaign_tables import RebuildRecord
 from worker.database import parse_database_url
-from worker.letters import WorkerTables
 from worker.migrate import VERSION_TABLE
 from worker.settings import load_settings
 
 # Any number does, as long as nobody else takes this lock.
 _MIGRATION_LOCK = 7_165_218_431
 
-_METADATA = [Base.metadata, WorkerTables.metadata]
+_METADATA = [Base.metadata, RebuildRecord.metadata]
 
 
 def _migrate(connection: Connection) -> None:

@@ -28,6 +28,7 @@ The parts
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `feed`           reading logs; this replica's place in the consumer group
+`feed_backlog`          how much waits in the feed, and for how long
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `table`, `store`        statements on rows; transactions that load and write them
@@ -53,6 +54,9 @@ The parts
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it
 `replay`                logs folded from their start, in memory
 `rebuild`, `judgement`  rows replaced by the fold of their logs; which may not be; `preview` of that
+`campaign`, `scope`     rebuilds of many streams: in chunks that processes share; which streams those are
+`campaign_work`         one process's part in that; `courtesy` keeps it out of the way of live projection
+`dry_run`               what a rebuild would change
 `verify`, `finding`     are rows what their logs say? `snapshot` and `folds` are what is compared
 `survey`, `sample`      verify over a whole table, or a share of it; by a worker, a few rows all the time
 `difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
@@ -65,7 +69,9 @@ The parts
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
-                        `_work`, `_screen`, `_json` and `advice`; `demo` and `embedded` for trying things out
+                        `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` with `rebuild_work`, `_dry_run`,
+                        `_reach`, `_progress` and `_screen`, and `prune_work`; `demo` and `embedded` for
+                        trying things out
 ======================  ==========================================================================
 
 What never happens

@@ -29,6 +29,7 @@ from worker.errors import (
 from worker.loading import load_attribute, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
+from worker.rebuild_cli import rebuild
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
@@ -49,6 +50,7 @@ app = typer.Typer(
 
 app.add_typer(dead_letters)
 app.command()(verify)
+app.command()(rebuild)
 app.command()(show)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]

@@ -13,6 +13,8 @@
     ├── SchemaError                   the database schema is not the one this version needs
     ├── ClaimRaceError                another transaction changed claims first; reload and retry
     ├── NewerVersionError             rows of a newer version of the projection would change
+    ├── ScopeError                    which streams are to be rebuilt is said wrongly
+    ├── RebuildUnderWayError          another rebuild of the projection is not finished
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
     ├── PastLostError                 a log no longer holds the events that the answer rests on
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
@@ -83,6 +85,14 @@ class ClaimRaceError(ProjectionWorkerError):
 
 class NewerVersionError(ProjectionWorkerError):
     """A write would change rows that a newer version of the projection has written. Nothing was written."""
+
+
+class ScopeError(ProjectionWorkerError):
+    """Which streams are to be rebuilt is said wrongly, such as by a condition that is no SQL."""
+
+
+class RebuildUnderWayError(ProjectionWorkerError):
+    """A rebuild of the same projection with another scope, or of another version, is not finished."""
 
 
 class LetterRefusedError(ProjectionWorkerError):

@@ -4,44 +4,36 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.campaign import CampaignProgress, Campaigns
 from worker.dead_letters import LetterCounts, count_letters
+from worker.feed_backlog import FeedBacklog, feed_backlog
 from worker.keys import Keys
 from worker.projection import Projection
-from worker.redis_client import pipelined, refused
 from worker.replicas import ReplicaReport, Replicas
 from worker.store import Store
 from worker.sweep import SweepReport
 
-_COUNTED_AT_MOST = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class FeedStatus:
-    """Hints of all partitions: not yet delivered to the group, and delivered but not acknowledged.
-
-    ``waiting`` is None before the group exists. Where the server cannot tell it, it is counted up to
-    10,000 a partition.
-    """
-
-    waiting: int | None
-    pending: int
-
 
 @dataclass(frozen=True, slots=True)
 class ProjectionStatus:
-    """One projection. ``sweep`` is the last finished one, None if none was lately. Times are Unix seconds."""
+    """One projection. ``sweep`` is the last finished one, None if none was lately. Times are Unix seconds.
+
+    ``rows_by_version`` counts rows by the version that they were folded with, 0 for those that somebody else
+    made. ``rebuild`` is the one under way, None if there is none.
+    """
 
     name: str
     version: int
     taken_at: float
     rows: int
     rows_of_other_versions: int
-    feed: FeedStatus
+    rows_by_version: dict[int, int]
+    rebuild: CampaignProgress | None
+    feed: FeedBacklog
     sweep: SweepReport | None
     letters: LetterCounts
     replicas: list[ReplicaReport] = field(default_factory=list)
@@ -89,31 +81,16 @@ async def take_status(
         taken_at=time.time(),
         rows=sum(versions.values()),
         rows_of_other_versions=sum(n for version, n in versions.items() if version != projection.version),
-        feed=await _feed_status(redis, keys, projection.name),
+        rows_by_version=dict(sorted(versions.items())),
+        rebuild=await _rebuild_under_way(engine, projection),
+        feed=await feed_backlog(redis, keys, projection.name),
         sweep=SweepReport.parse(sweep) if sweep else None,
         letters=await count_letters(engine, projection),
         replicas=[report for report in reports if report.alive],
     )
 
 
-async def _feed_status(redis: Redis, keys: Keys, group: str) -> FeedStatus:
-    names = [keys.feed(partition) for partition in range(keys.partitions)]
-    waiting, pending, joined = 0, 0, False
-    for name, groups in zip(names, await pipelined(redis, [("XINFO GROUPS", n) for n in names]), strict=True):
-        if refused(groups):
-            continue  # Nobody has hinted at this partition yet.
-        for info in groups:
-            if info["name"] != group.encode():
-                continue
-            joined = True
-            pending += info["pending"]
-            waiting += await _undelivered(redis, name, info)
-    return FeedStatus(waiting if joined else None, pending)
-
-
-async def _undelivered(redis: Redis, name: str, info: dict[str, Any]) -> int:
-    """Redis 7 knows the lag of a group, mostly; Redis 6.2 does not."""
-    if info.get("lag") is not None:
-        return int(info["lag"])
-    after = b"(" + info["last-delivered-id"]
-    return len(await redis.xrange(name, after, "+", count=_COUNTED_AT_MOST) or ())
+async def _rebuild_under_way(engine: AsyncEngine, projection: Projection) -> CampaignProgress | None:
+    campaigns = Campaigns(engine, projection.name)
+    campaign = await campaigns.unfinished()
+    return await campaigns.progress(campaign.id) if campaign else None

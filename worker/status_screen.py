@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.app import Servers, connect
+from worker.campaign import CampaignProgress
 from worker.loading import load_projections
 from worker.migrate import check_schema
 from worker.projection import Projection
@@ -63,6 +64,9 @@ def as_dict(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None 
     """A status as JSON, with what is computed from it."""
     return {
         **asdict(status),
+        "rebuild": asdict(status.rebuild) | {"seconds_left": status.rebuild.seconds_left}
+        if status.rebuild
+        else None,
         "lag_seconds": status.lag_seconds,
         "events_applied": status.events_applied,
         "events_per_second": _rate(status, before),
@@ -102,7 +106,8 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
     lag = "unknown: no sweep lately" if status.lag_seconds is None else f"{status.lag_seconds:.1f} s"
     rows = [
         ("rows", f"{status.rows:,}"),
-        ("rows of other versions", f"{status.rows_of_other_versions:,}"),
+        ("rows of other versions", _versions(status)),
+        ("rebuild", _rebuild(status.rebuild)),
         ("hints waiting", "no group yet" if status.feed.waiting is None else f"{status.feed.waiting:,}"),
         ("hints pending", f"{status.feed.pending:,}"),
         ("lag at the last sweep", lag),
@@ -120,6 +125,20 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
     for name, value in rows:
         table.add_row(name, value)
     return table
+
+
+def _versions(status: ProjectionStatus) -> str:
+    others = {v: rows for v, rows in status.rows_by_version.items() if v != status.version}
+    by_version = ", ".join(f"{rows:,} of version {version}" for version, rows in others.items())
+    return by_version or "0"
+
+
+def _rebuild(progress: CampaignProgress | None) -> str:
+    if progress is None:
+        return "none"
+    workers = ", ".join(progress.workers) or "nobody; start `rebuild` again to go on"
+    left = f", {progress.seconds_left:,.0f} s left" if progress.seconds_left is not None else ""
+    return f"{progress.done:,} of {progress.streams:,} streams{left}; at work: {workers}"
 
 
 def _blocked(status: ProjectionStatus) -> str:

@@ -103,6 +103,21 @@ class Store:
         async with self._engine.connect() as connection:
             return [row[0] for row in await fetch(connection, sql, stream_id, limit)]
 
+    async def streams_where(self, conditions: Sequence[str], after: str, limit: int) -> list[str]:
+        """Streams with a row that all of these SQL conditions are true of, from the one after ``after`` on.
+
+        Whatever the conditions do, they change nothing. In the order of `streams_after`.
+        """
+        # A line of its own for each, since it may end in a comment.
+        wanted = "".join(f" AND (\n{condition}\n)" for condition in conditions)
+        sql = f"""
+            SELECT stream_id FROM {self._table.name}
+            WHERE stream_id > $1{wanted}
+            ORDER BY stream_id LIMIT $2"""
+        async with self._engine.connect() as connection:
+            await connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            return [row[0] for row in await fetch(connection, sql, after, limit)]
+
     async def random_streams(self, limit: int) -> list[str]:
         """Streams that have a projected row, at most ``limit``, chosen by chance; sometimes none.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import typer
@@ -20,6 +21,29 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T | None:
+    """Run a command's work, which ends soon once the event that it is given is set.
+
+    The first SIGINT or SIGTERM sets it; a second one cancels, and gives None.
+    """
+
+    async def run() -> T | None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(work(stop))
+
+        def on_signal() -> None:
+            if stop.is_set():
+                working.cancel()
+            stop.set()
+
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, on_signal)
+        await asyncio.wait([working])
+        return None if working.cancelled() else working.result()
+
+    return asyncio.run(run())
 
 
 def print_json(value: Any) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.app import Servers, connect, make_log
-from worker.blocked import BlockedStreams
-from worker.diverged import DivergedStreams
+from worker.app import Servers, connect, make_log, make_rebuilder
 from worker.errors import DeclarationError
 from worker.finding import Obstacle
 from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
 from worker.projection import Projection
-from worker.rebuild import Rebuilder, Rebuilt
+from worker.rebuild import Rebuilt
 from worker.settings import Settings
 from worker.store import Store
 from worker.survey import Survey, Surveyor
@@ -79,13 +77,7 @@ async def _rebuild(
     servers: Servers, projection: Projection, logs: Log, stream_ids: Sequence[str], shown: Bar
 ) -> list[Rebuilt]:
     """Rebuild these streams as any other rebuild would: what a log has lost is not accepted."""
-    rebuilder = Rebuilder(
-        projection,
-        logs,
-        Store(servers.engine, projection),
-        BlockedStreams(servers.engine, projection),
-        DivergedStreams(servers.redis, logs.keys, projection.name),
-    )
+    rebuilder = make_rebuilder(servers, logs, projection)
     rebuilt: list[Rebuilt] = []
     for at in range(0, len(stream_ids), _REBUILT_AT_ONCE):
         some = stream_ids[at : at + _REBUILT_AT_ONCE]

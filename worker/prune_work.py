@@ -1,0 +1,73 @@
+"""`rebuild --prune`: removes rows whose log does not exist, with their claims."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from worker.errors import ScopeError
+from worker.projection import Projection
+from worker.rebuild_reach import Reach, RebuildOptions, reach
+from worker.rebuild_screen import print_prunable, print_pruned
+from worker.scope import find_streams, has_logs, projected_streams
+from worker.settings import Settings
+
+_AT_ONCE = 100
+
+
+async def find_prunable(
+    settings: Settings, projection: Projection, options: RebuildOptions, stop: asyncio.Event
+) -> list[str]:
+    """List rows whose log does not exist, of all that were projected or of those in scope.
+
+    Raises ScopeError where there is no log at all, unless losses are accepted: that is more likely the wrong
+    Redis, or one that has lost its data, than the end of all conversations.
+    """
+    async with reach(settings, projection, options, stop) as reached:
+        streams = await _rows_in_scope(reached)
+        gone: list[str] = []
+        for at in range(0, len(streams), _AT_ONCE):
+            some = streams[at : at + _AT_ONCE]
+            extents = await reached.logs.extents(dict.fromkeys(some))
+            gone += [stream_id for stream_id in some if not extents[stream_id].exists]
+        if gone and not options.scope.accept_loss and not await has_logs(reached.logs):
+            raise ScopeError(
+                f"Redis holds no log at all, though there are {len(streams):,} rows: see whether it is the "
+                "right one, and has its data. With --accept-loss the rows are removed all the same."
+            )
+    print_prunable(gone, len(streams), as_json=options.as_json)
+    return gone
+
+
+async def _rows_in_scope(reached: Reach) -> list[str]:
+    options = reached.options
+    if options.stream_ids:
+        return await projected_streams(reached.store, options.stream_ids)
+    if options.scope.of_rows:
+        found = await find_streams(options.scope, reached.logs, reached.store, reached.projection)
+        return await projected_streams(reached.store, found)
+    return await find_streams(options.scope, reached.logs, reached.store, reached.projection, with_logs=False)
+
+
+async def prune(
+    settings: Settings,
+    projection: Projection,
+    options: RebuildOptions,
+    stream_ids: Sequence[str],
+    stop: asyncio.Event,
+) -> bool:
+    """Remove rows that were listed, unless they have a log by now, and print; whether it came to its end."""
+    removed: list[str] = []
+    done = 0
+    async with reach(settings, projection, options, stop) as reached:
+        for part in reached.courtesy.parts(stream_ids, _AT_ONCE):
+            await reached.courtesy.before(len(part))
+            action = partial(reached.rebuilder.prune, part)
+            results = None if stop.is_set() else await reached.persevere("pruning", action)
+            if results is None:
+                break
+            removed += results
+            done += len(part)
+    print_pruned(stream_ids, removed, as_json=options.as_json)
+    return done == len(stream_ids)

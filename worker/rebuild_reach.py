@@ -1,0 +1,101 @@
+"""All that the command `rebuild` works with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from worker.app import Servers, connect, make_log, make_rebuilder
+from worker.courtesy import Courtesy
+from worker.log import Log
+from worker.migrate import check_schema
+from worker.projection import Projection
+from worker.rebuild import Rebuilder
+from worker.redis_client import renew
+from worker.retry import Perseverance
+from worker.scope import Scope
+from worker.settings import Settings
+from worker.store import Store
+
+_PAGE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildOptions:
+    """What is to be rebuilt and how; see the command.
+
+    ``stream_ids`` are streams that were named; none stands for those in ``scope``. ``rate`` is in streams a
+    second.
+    """
+
+    scope: Scope
+    stream_ids: Sequence[str] = ()
+    rate: float | None = None
+    yields: bool = True
+    restart: bool = False
+    limit: int = 100
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One projection on both servers, with what was asked for."""
+
+    projection: Projection
+    options: RebuildOptions
+    worker: str
+    stop: asyncio.Event
+    servers: Servers
+    logs: Log
+    store: Store
+    rebuilder: Rebuilder
+    persevere: Perseverance
+    courtesy: Courtesy
+
+
+@asynccontextmanager
+async def reach(
+    settings: Settings, projection: Projection, options: RebuildOptions, stop: asyncio.Event
+) -> AsyncIterator[Reach]:
+    """Connect to both servers. Raises SchemaError, and errors of a server that cannot be reached at all.
+
+    Once it works, servers that go away are waited for.
+    """
+    async with connect(settings, 2) as servers:
+        await check_schema(servers.engine)
+        persevere = Perseverance(
+            stop, projection=projection.name, races=projection.races, renew=partial(renew, servers.redis)
+        )
+        # In small pages: while a server answers with a large one, it answers nobody else.
+        logs = make_log(settings, servers.redis, projection, page_bytes=_PAGE_BYTES)
+        courtesy = Courtesy(
+            servers.redis,
+            settings.keys,
+            projection.name,
+            persevere,
+            stop,
+            yields=options.yields,
+            streams_per_second=options.rate,
+        )
+        yield Reach(
+            projection,
+            options,
+            settings.consumer_name,
+            stop,
+            servers,
+            logs,
+            Store(servers.engine, projection),
+            make_rebuilder(servers, logs, projection),
+            persevere,
+            courtesy,
+        )
+
+
+async def without_log_or_row(reached: Reach, stream_ids: Sequence[str]) -> list[str]:
+    """Those of these streams that do not exist."""
+    rows = await reached.store.stamps(stream_ids)
+    extents = await reached.logs.extents(dict.fromkeys(stream_ids))
+    return [s for s in stream_ids if s not in rows and not extents[s].exists]

@@ -1,0 +1,110 @@
+"""Which streams a rebuild is about, and finding them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import DBAPIError
+
+from worker.errors import ScopeError
+from worker.log import NO_STREAM, Log
+from worker.projection import Projection
+from worker.store import Store
+from worker.trouble import Trouble, classify, describe, sqlstate
+
+_SCAN_KEYS = 500
+_ROWS_A_STEP = 2_000
+_READ_ONLY = "25006"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """All streams, whether they have a log, a row or both; or those with a row that this is true of.
+
+    ``where`` is an SQL condition on a row, ``stale`` means of an older version of the projection. With
+    ``accept_loss`` logs are taken as they are, whatever they have lost.
+    """
+
+    where: str | None = None
+    stale: bool = False
+    accept_loss: bool = False
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it asks for rows, so that streams without one are left out."""
+        return self.stale or self.where is not None
+
+    def __str__(self) -> str:
+        rows = "rows of older versions" if self.stale else "rows"
+        streams = rows if self.of_rows else "all streams"
+        condition = f" where {self.where}" if self.where is not None else ""
+        return f"{streams}{condition}{', with --accept-loss' if self.accept_loss else ''}"
+
+
+async def find_streams(
+    scope: Scope, logs: Log, store: Store, projection: Projection, *, with_logs: bool = True
+) -> list[str]:
+    """All streams in scope, each once, in order. Keys that are no streams and have no row are left out.
+
+    Without ``with_logs`` only those that have a row.
+    Raises ScopeError where PostgreSQL does not take the condition.
+    """
+    conditions = [f"version < {projection.version} AND last_event_id IS NOT NULL"] if scope.stale else []
+    conditions += [scope.where] if scope.where is not None else []
+    conditions += [] if scope.of_rows else ["last_event_id IS NOT NULL"]
+    try:
+        streams = await _streams_of_rows(store, conditions)
+    except DBAPIError as error:
+        if scope.where is None or not _is_to_blame(error):
+            raise
+        raise ScopeError(
+            f"PostgreSQL does not take the condition {scope.where!r}. {describe(error)}. "
+            "Give one that could stand behind WHERE."
+        ) from None
+    if with_logs and not scope.of_rows:
+        streams |= await streams_of_logs(logs)
+    return sorted(streams)
+
+
+def _is_to_blame(error: DBAPIError) -> bool:
+    """Whether an error is the condition's, and not the server's."""
+    return classify(error) in (Trouble.MISCONFIGURED, Trouble.POISON) or sqlstate(error) == _READ_ONLY
+
+
+async def _streams_of_rows(store: Store, conditions: list[str]) -> set[str]:
+    streams: set[str] = set()
+    last = ""
+    while True:
+        found = await store.streams_where(conditions, last, _ROWS_A_STEP)
+        streams.update(found)
+        if len(found) < _ROWS_A_STEP:
+            return streams
+        last = found[-1]
+
+
+async def projected_streams(store: Store, stream_ids: Sequence[str]) -> list[str]:
+    """Those of these streams whose row has a position."""
+    positions = await store.positions(stream_ids)
+    return [stream_id for stream_id in stream_ids if positions.get(stream_id) is not None]
+
+
+async def has_logs(logs: Log) -> bool:
+    """Whether there is any log."""
+    cursor, found, _ = await logs.scan(0, _SCAN_KEYS)
+    while cursor and not found:
+        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
+    return bool(found)
+
+
+async def streams_of_logs(logs: Log) -> set[str]:
+    """All streams that have a log."""
+    streams: set[str] = set()
+    cursor, done = 0, False
+    while not done:
+        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
+        new = [stream_id for stream_id in found if stream_id not in streams]
+        last_ids = await logs.last_ids(new) if new else []
+        streams.update(s for s, last_id in zip(new, last_ids, strict=True) if last_id != NO_STREAM)
+        done = cursor == 0
+    return streams
