@@ -40,6 +40,9 @@ The parts
 `suspects`, `deaths`    streams in whose company replicas have died; which replicas that were
 `aftermath`             who must hear of a stream after a pass, and whether it must rest
 `diverged`              streams whose log no longer holds their row's position
+`projected`, `watcher`  waiting for one's own write; the one who looks for all who wait
+`awaited`, `standing`   one event that is waited for; where its row and its log stand
+`moved`                 the message, after a commit, that wakes those who wait
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
@@ -72,12 +75,17 @@ from worker.errors import (
     ClaimRaceError,
     EmitError,
     InvalidEventError,
+    NotProjectedError,
     OutcomeUnknownError,
+    ProjectionTimeoutError,
     ProjectionWorkerError,
     RejectedEventError,
+    StreamBlockedError,
+    StreamDivergedError,
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
+from worker.projected import wait_until_projected
 from worker.projection import ProjectedRow, Projection
 from worker.row import Remark
 from worker.rule import CrossStreamRule, RuleTransaction, RuleWrite
@@ -90,14 +98,19 @@ __all__ = [
     "EventId",
     "InvalidEventError",
     "Keys",
+    "NotProjectedError",
     "OutcomeUnknownError",
     "ProjectedRow",
     "Projection",
+    "ProjectionTimeoutError",
     "ProjectionWorkerError",
     "RejectedEventError",
     "Remark",
     "RuleTransaction",
     "RuleWrite",
+    "StreamBlockedError",
+    "StreamDivergedError",
     "emit",
     "emit_again",
+    "wait_until_projected",
 ]

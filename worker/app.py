@@ -154,7 +154,7 @@ def make_service(
         projector,
         isolation,
         blocked,
-        Aftermath(projection.name, isolation, suspects, diverged, sweep, health),
+        Aftermath(projection.name, keys.moved(projection.name), isolation, suspects, diverged, sweep, health),
         sweep,
         Replicas(redis, keys, projection.name),
         Pace(_HINTS_A_READ, sweep_period, timedelta(seconds=settings.claim_after_seconds)),
