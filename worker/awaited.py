@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 
 from worker.errors import NotProjectedError, ProjectionTimeoutError, StreamBlockedError, StreamDivergedError
 from worker.events import EventId, is_event_id
 from worker.standing import LogQuestion, LogStanding, RowStanding, Stop
 
 _FIRST_PAUSE_SECONDS = 0.02
+_LOG_AFTER_SECONDS = 0.02
 _LOG_PAUSE_SECONDS = 1.0
 
 
@@ -26,16 +28,16 @@ Answer = _Reached | BaseException
 class AwaitedEvent:
     """An event, and the future that its waiter waits for.
 
-    Row and log are looked at when the clock, in seconds, is past ``row_due`` and ``log_due``. The pauses
-    between looks at the row double while nothing happens; the log is looked into at once and then every
-    second, since only trouble changes what it said.
+    Row and log are looked at when the monotonic clock, in seconds, is past ``row_due`` and ``log_due``. The
+    pauses between looks at the row double while nothing happens. The log is looked into when most waits are
+    over, and then every second, since only trouble changes what it said.
     """
 
     def __init__(self, projection: str, stream_id: str, event_id: EventId) -> None:
         self.stream_id = stream_id
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.row_due = 0.0
-        self.log_due = 0.0
+        self.log_due = monotonic() + _LOG_AFTER_SECONDS
         self.pause = _FIRST_PAUSE_SECONDS
         self._projection = projection
         self._event_id = event_id
@@ -60,9 +62,9 @@ class AwaitedEvent:
         self.row_due = now + min(self.pause, longest_pause)
         self.pause = min(2 * self.pause, longest_pause)
 
-    def put_off_log(self, now: float) -> None:
-        """The log is being looked into."""
-        self.log_due = now + _LOG_PAUSE_SECONDS
+    def put_off_log(self, now: float, *, failed: bool = False) -> None:
+        """The log is being looked into, or that has failed."""
+        self.log_due = now + (self.pause if failed else _LOG_PAUSE_SECONDS)
 
     def meet_row(self, row: RowStanding) -> None:
         """Take in where the row stands, and answer if that is one."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.awaited import AwaitedEvent
 from worker.errors import DeclarationError
-from worker.events import EventId
+from worker.events import EventId, parse_stream_id
 from worker.keys import Keys
 from worker.loading import load_projections
 from worker.projection import Projection
@@ -68,7 +68,7 @@ async def wait_until_projected(
     Raises StreamBlockedError where a dead letter stands in the way, StreamDivergedError where the log does
     not hold the row's position any more (only with ``redis``), and ProjectionTimeoutError, which says where
     the row stands: all of them are a NotProjectedError. Servers that are away are waited for until then.
-    DeclarationError says that ``projection`` is missing.
+    DeclarationError says that ``projection`` is missing, ValueError that nothing can have such an id.
 
     Call it as often as you like at the same time: all waits on the same engine, client and projection share
     one subscription, and borrow one connection at a time of each pool, until the last of them ends. It takes
@@ -77,6 +77,7 @@ async def wait_until_projected(
     """
     if isinstance(event_id, str):
         event_id = EventId.parse(event_id)
+    _check_stream_id(stream_id)
     projection = projection or _declared_projection()
     pool = redis.connection_pool if redis is not None else None
     scope = _Scope(asyncio.get_running_loop(), engine.sync_engine, pool, projection, keys)
@@ -94,6 +95,16 @@ async def wait_until_projected(
         raise awaited.timed_out(timeout, watch.watcher.troubles)
     if isinstance(answer := awaited.answer.result(), BaseException):
         raise answer
+
+
+def _check_stream_id(stream_id: str) -> None:
+    """Nobody else's wait is to suffer from what PostgreSQL does not take."""
+    try:
+        usable = parse_stream_id(stream_id.encode()) is not None
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{stream_id[:100]!r} is no stream id; give that which the event was emitted to")
 
 
 def _start(scope: _Scope, engine: AsyncEngine, redis: Redis | None) -> _Watch:

@@ -22,6 +22,8 @@ LONGEST_PAUSE_SECONDS = 1.0
 """Between looks at a row while workers are heard."""
 LONGEST_DEAF_PAUSE_SECONDS = 0.25
 """... and while they are not."""
+_GATHER_SECONDS = 0.005
+"""After a look, so that the next one is for all who come or are woken meanwhile."""
 _LISTEN_SECONDS = 5.0
 _FIRST_RECONNECT_SECONDS = 0.05
 _LONGEST_RECONNECT_SECONDS = 1.0
@@ -107,6 +109,7 @@ class Watcher:
             for awaited in due:
                 awaited.meet_row(found[awaited.stream_id])
             self._log_due.set()
+            await asyncio.sleep(_GATHER_SECONDS)
 
     async def _look_into_logs(self, logs: Logs) -> None:
         while True:
@@ -127,11 +130,14 @@ class Watcher:
                     found = await logs.look(asked)
             except SERVER_ERRORS as error:
                 self.troubles["Redis"] = describe(error)
+                for awaited in due:
+                    awaited.put_off_log(monotonic(), failed=True)
                 continue
             self.troubles.pop("Redis", None)
             for awaited, question, log in zip(due, asked, found, strict=True):
                 awaited.meet_log(question, log, monotonic())
             self._row_due.set()
+            await asyncio.sleep(_GATHER_SECONDS)
 
     async def _listen(self, redis: Redis) -> None:
         """Hear workers, and get back in touch where that was lost; meanwhile rows are looked at oftener."""

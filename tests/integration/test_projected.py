@@ -367,6 +367,20 @@ async def test_a_row_of_another_version_counts(replica: Replica, waits: Waits) -
     await waits("a", event_id)
 
 
+@pytest.mark.parametrize(
+    ("stream_id", "event_id"), [("a\0", "1-0"), ("\ud800", "1-0"), ("a" * 513, "1-0"), ("a", "1"), ("a", "")]
+)
+async def test_what_no_event_can_be_called_disturbs_nobody_else(
+    replica: Replica, waits: Waits, stream_id: str, event_id: str
+) -> None:
+    waiting = waits.start("a", await replica.append("a", "user_message"))
+    await asyncio.wait({waiting}, timeout=0.01)
+    with pytest.raises(ValueError, match="is no"):
+        await waits(stream_id, event_id)
+    await replica.project("a")
+    await waiting
+
+
 # Which projection.
 
 
