@@ -108,8 +108,9 @@ def _check_stream_id(stream_id: str) -> None:
 
 
 def _start(scope: _Scope, engine: AsyncEngine, redis: Redis | None) -> _Watch:
-    for other in [other for other in _watches if other.loop.is_closed()]:
-        del _watches[other]  # Its loop was closed without ending what ran in it.
+    for other in list(_watches):  # Loops in other threads add theirs.
+        if other.loop.is_closed():  # ... without ending what ran in it.
+            _watches.pop(other, None)
     watcher = Watcher(engine, redis, scope.projection, scope.keys)
     watch = _watches[scope] = _Watch(watcher, asyncio.create_task(watcher.run()))
     return watch

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -290,6 +291,18 @@ def test_loops_that_run_one_after_the_other_have_watchers_of_their_own(
 
     for stream_id in "abc":
         asyncio.run(one_loop(stream_id))
+
+
+def test_loops_in_several_threads_have_watchers_of_their_own(database_url: str, keys: Keys) -> None:
+    async def one_loop() -> None:
+        engine = create_async_engine(parse_database_url(database_url), poolclass=NullPool)
+        for _ in range(10):
+            with pytest.raises(ProjectionTimeoutError):
+                await Waits(engine, None, keys)("a", "1-0", 0.02)
+
+    with ThreadPoolExecutor() as threads:
+        for run_ in [threads.submit(asyncio.run, one_loop()) for _ in range(4)]:
+            run_.result()
 
 
 def test_a_loop_that_ends_in_the_midst_of_waiting_leaves_nothing_for_the_next(
