@@ -45,6 +45,9 @@ The parts
 `suspects`, `deaths`    streams in whose company replicas have died; which replicas that were
 `aftermath`             who must hear of a stream after a pass, and whether it must rest
 `diverged`              streams whose log no longer holds their row's position
+`projected`, `watcher`  waiting for one's own write; the one who looks for all who wait
+`awaited`, `whereabouts` one event that is waited for; where its row and its log stand
+`moved`                 the message, after a commit, that wakes those who wait
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
@@ -69,9 +72,9 @@ The parts
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
-                        `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` with `rebuild_work`, `_dry_run`,
-                        `_reach`, `_progress` and `_screen`, and `prune_work`; `demo` and `embedded` for
-                        trying things out
+                        `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` with `rebuild_work`,
+                        `_dry_run`, `_reach`, `_progress` and `_screen`, and `prune_work`; `demo` and
+                        `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens
@@ -91,15 +94,20 @@ from worker.errors import (
     ClaimRaceError,
     EmitError,
     InvalidEventError,
+    NotProjectedError,
     OutcomeUnknownError,
     PastLostError,
+    ProjectionTimeoutError,
     ProjectionWorkerError,
     RejectedEventError,
+    StreamBlockedError,
+    StreamDivergedError,
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.moments import parse_moment
 from worker.past import PastRow, row_changes
+from worker.projected import wait_until_projected
 from worker.projection import ProjectedRow, Projection
 from worker.rebuild import Rebuilt, rebuild_streams
 from worker.retelling import HistoryEntry
@@ -118,11 +126,13 @@ __all__ = [
     "HistoryEntry",
     "InvalidEventError",
     "Keys",
+    "NotProjectedError",
     "OutcomeUnknownError",
     "PastLostError",
     "PastRow",
     "ProjectedRow",
     "Projection",
+    "ProjectionTimeoutError",
     "ProjectionWorkerError",
     "Rebuilt",
     "RejectedEventError",
@@ -132,6 +142,8 @@ __all__ = [
     "RuleWrite",
     "Standing",
     "StoredFacts",
+    "StreamBlockedError",
+    "StreamDivergedError",
     "StreamView",
     "emit",
     "emit_again",
@@ -142,4 +154,5 @@ __all__ = [
     "row_changes",
     "show_stream",
     "verify_streams",
+    "wait_until_projected",
 ]

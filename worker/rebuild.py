@@ -22,7 +22,9 @@ from worker.judgement import Refusal, Verdict, judge, replacement
 from worker.keys import Keys
 from worker.letters import letter_of
 from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log, log_of_application
+from worker.moved import write_moved
 from worker.projection import Projection
+from worker.redis_client import pipelined
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.store import Store
 from worker.table import RowHead, RowWrite
@@ -191,11 +193,14 @@ class Rebuilder:
     async def _tell(self, results: Mapping[str, Rebuilt]) -> None:
         """Have workers look at what was rebuilt: its log may have grown, and they may think it diverged.
 
-        Dying before this leaves it to the sweep.
+        Who waits for a stream's events may look, too. Dying before this leaves it to the sweep, and to looks
+        now and then.
         """
         done = [stream_id for stream_id, result in results.items() if result.refusal is None]
         await self._diverged.forget(done)
         await hint_streams(self._logs.redis, self._logs.keys, done)
+        channel = self._logs.keys.moved(self._projection.name)
+        await pipelined(self._logs.redis, [("PUBLISH", channel, write_moved(done))] if done else [])
 
 
 def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild) -> bool:
