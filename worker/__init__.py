@@ -72,9 +72,9 @@ The parts
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
-                        `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` with `rebuild_work`,
-                        `_dry_run`, `_reach`, `_progress` and `_screen`, and `prune_work`; `demo` and
-                        `embedded` for trying things out
+                        `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
+                        `_dry_run`, `_progress` and `_screen`, with `prune_work`; `demo` and `embedded` for
+                        trying things out
 ======================  ==========================================================================
 
 What never happens

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from worker import campaign_sql as sql
 from worker.judgement import Refusal
 from worker.scope import Scope
 from worker.store import BEGIN
@@ -99,7 +100,7 @@ class Campaigns:
             return await self._unfinished(connection)
 
     async def _unfinished(self, connection: AsyncConnection) -> Campaign | None:
-        found = await fetch(connection, _UNFINISHED, self._projection)
+        found = await fetch(connection, sql.UNFINISHED, self._projection)
         return _campaign(found[0]) if found else None
 
     async def begin(self, version: int, scope: Scope, stream_ids: Sequence[str]) -> Campaign:
@@ -107,12 +108,12 @@ class Campaigns:
         size = chunk_size(len(stream_ids))
         step = size * _CHUNKS_A_STATEMENT
         async with self._writing() as connection:
-            await fetch(connection, _FORGET_OLD, self._projection)
+            await fetch(connection, sql.FORGET_OLD, self._projection)
             values = (self._projection, version, json.dumps(asdict(scope)), len(stream_ids))
-            begun = await fetch(connection, _BEGIN, *values)
+            begun = await fetch(connection, sql.BEGIN, *values)
             for at in range(0, len(stream_ids) if begun else 0, step):
                 some = list(stream_ids[at : at + step])
-                await fetch(connection, _ADD_CHUNKS, begun[0][0], at // size, size, some)
+                await fetch(connection, sql.ADD_CHUNKS, begun[0][0], at // size, size, some)
             campaign = await self._unfinished(connection)
         # Another one may have been begun and finished in between; then this one's turn is still to come.
         return campaign or await self.begin(version, scope, stream_ids)
@@ -120,12 +121,12 @@ class Campaigns:
     async def give_up(self, campaign_id: int) -> None:
         """End a campaign as it is. Those who work on it notice when they ask for the next chunk."""
         async with self._writing() as connection:
-            await fetch(connection, _GIVE_UP, campaign_id)
+            await fetch(connection, sql.GIVE_UP, campaign_id)
 
     async def take(self, campaign_id: int) -> Chunk | None:
         """Take a chunk that nobody has in hand; None where there is none, or the campaign is over."""
         async with self._writing() as connection:
-            taken = await fetch(connection, _TAKE, campaign_id, self._worker, LEASE_SECONDS)
+            taken = await fetch(connection, sql.TAKE, campaign_id, self._worker, LEASE_SECONDS)
         return Chunk(*taken[0]) if taken else None
 
     async def renew(self, campaign_id: int, numbers: Collection[int]) -> None:
@@ -142,7 +143,7 @@ class Campaigns:
     async def _keep(self, campaign_id: int, numbers: Collection[int], seconds: float) -> None:
         if numbers:
             async with self._writing() as connection:
-                await fetch(connection, _KEEP, campaign_id, self._worker, list(numbers), seconds)
+                await fetch(connection, sql.KEEP, campaign_id, self._worker, list(numbers), seconds)
 
     async def note_done(
         self, campaign_id: int, number: int, events: int, refused: Sequence[RefusedStream]
@@ -150,13 +151,13 @@ class Campaigns:
         """The chunk's rows are committed. If others have said so before, what they said stands."""
         told = json.dumps([asdict(of) for of in refused])
         async with self._writing() as connection:
-            await fetch(connection, _NOTE_DONE, campaign_id, number, events, told)
+            await fetch(connection, sql.NOTE_DONE, campaign_id, number, events, told)
 
     async def conclude(self, campaign_id: int) -> bool:
         """Finish the campaign if every chunk is done; whether it is over, finished or given up."""
         async with self._writing() as connection:
-            await fetch(connection, _CONCLUDE, campaign_id)
-            [[left]] = await fetch(connection, _IS_LEFT, campaign_id)
+            await fetch(connection, sql.CONCLUDE, campaign_id)
+            [[left]] = await fetch(connection, sql.IS_LEFT, campaign_id)
             return not left
 
     @asynccontextmanager
@@ -168,7 +169,7 @@ class Campaigns:
     async def progress(self, campaign_id: int) -> CampaignProgress | None:
         """How far a campaign is; None if it is forgotten."""
         async with self._engine.connect() as connection:
-            found = await fetch(connection, _PROGRESS, campaign_id)
+            found = await fetch(connection, sql.PROGRESS, campaign_id)
         if not found:
             return None
         identifier, version, scope, *counts, workers, finished, given_up = found[0]
@@ -191,8 +192,8 @@ class Campaigns:
     async def refusals(self, campaign_id: int, limit: int) -> tuple[dict[Refusal, int], list[RefusedStream]]:
         """How many streams were refused, by reason, and the first so many of them."""
         async with self._engine.connect() as connection:
-            counts = await fetch(connection, _COUNT_REFUSALS, campaign_id)
-            told = await fetch(connection, _REFUSALS, campaign_id, limit)
+            counts = await fetch(connection, sql.COUNT_REFUSALS, campaign_id)
+            told = await fetch(connection, sql.REFUSALS, campaign_id, limit)
         refused = [RefusedStream(stream_id, Refusal(why), detail) for stream_id, why, detail in told]
         return {Refusal(why): count for why, count in counts}, refused
 
@@ -209,75 +210,3 @@ def _campaign(row: tuple[Any, ...]) -> Campaign:
 
 def _scope(stored: str) -> Scope:
     return Scope(**json.loads(stored))
-
-
-_UNFINISHED = """
-    SELECT id, version, scope::text, streams FROM rebuilds
-    WHERE projection = $1 AND finished_at IS NULL"""
-
-_FORGET_OLD = """
-    DELETE FROM rebuilds
-    WHERE projection = $1 AND finished_at < now() - interval '1 day' RETURNING id"""
-
-_BEGIN = """
-    INSERT INTO rebuilds (projection, version, scope, streams) VALUES ($1, $2, $3::text::jsonb, $4)
-    ON CONFLICT (projection) WHERE finished_at IS NULL DO NOTHING RETURNING id"""
-
-_ADD_CHUNKS = """
-    INSERT INTO rebuild_chunks (rebuild_id, number, stream_ids, streams)
-    SELECT $1::bigint, $2::int + (place - 1) / $3::int, array_agg(stream_id ORDER BY place), count(*)
-    FROM unnest($4::text[]) WITH ORDINALITY AS i(stream_id, place)
-    GROUP BY 2 RETURNING number"""
-
-_GIVE_UP = """
-    UPDATE rebuilds SET finished_at = now(), given_up = true
-    WHERE id = $1 AND finished_at IS NULL RETURNING id"""
-
-_TAKE = """
-    UPDATE rebuild_chunks
-    SET taken_by = $2, taken_until = now() + make_interval(secs => $3), times_taken = times_taken + 1
-    WHERE rebuild_id = $1 AND number = (
-        SELECT number FROM rebuild_chunks AS c JOIN rebuilds AS r ON r.id = c.rebuild_id
-        WHERE c.rebuild_id = $1 AND c.done_at IS NULL AND coalesce(c.taken_until < now(), true)
-          AND r.finished_at IS NULL
-        ORDER BY number LIMIT 1 FOR NO KEY UPDATE OF c SKIP LOCKED)
-    RETURNING number, stream_ids"""
-
-_KEEP = """
-    UPDATE rebuild_chunks SET taken_until = now() + make_interval(secs => $4)
-    WHERE rebuild_id = $1 AND taken_by = $2 AND number = ANY($3::int[]) AND done_at IS NULL
-    RETURNING number"""
-
-_NOTE_DONE = """
-    UPDATE rebuild_chunks SET done_at = now(), events = $3, refusals = $4::text::jsonb
-    WHERE rebuild_id = $1 AND number = $2 AND done_at IS NULL RETURNING number"""
-
-_IS_LEFT = "SELECT count(*) FROM rebuilds WHERE id = $1 AND finished_at IS NULL"
-_CONCLUDE = """
-    UPDATE rebuilds AS r SET finished_at = now()
-    WHERE r.id = $1 AND r.finished_at IS NULL
-      AND NOT EXISTS (SELECT FROM rebuild_chunks AS c WHERE c.rebuild_id = r.id AND c.done_at IS NULL)
-    RETURNING r.id"""
-
-_PROGRESS = """
-    SELECT r.id, r.version, r.scope::text, r.streams,
-           coalesce(sum(c.streams) FILTER (WHERE c.done_at IS NOT NULL), 0),
-           coalesce(sum(jsonb_array_length(c.refusals)), 0),
-           coalesce(sum(c.events), 0)::bigint,
-           extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float8,
-           coalesce(sum(c.streams) FILTER (WHERE c.done_at > now() - interval '1 minute'), 0)
-             / greatest(extract(epoch FROM least(interval '1 minute', now() - r.started_at)), 0.001)::float8,
-           array_agg(DISTINCT c.taken_by) FILTER (WHERE c.done_at IS NULL AND c.taken_until >= now()),
-           r.finished_at IS NOT NULL, r.given_up
-    FROM rebuilds AS r LEFT JOIN rebuild_chunks AS c ON c.rebuild_id = r.id
-    WHERE r.id = $1 GROUP BY r.id"""
-
-_COUNT_REFUSALS = """
-    SELECT told->>'refusal', count(*)
-    FROM rebuild_chunks, jsonb_array_elements(refusals) AS told
-    WHERE rebuild_id = $1 GROUP BY 1 ORDER BY 1"""
-
-_REFUSALS = """
-    SELECT told->>'stream_id', told->>'refusal', told->>'detail'
-    FROM rebuild_chunks, jsonb_array_elements(refusals) AS told
-    WHERE rebuild_id = $1 ORDER BY 2, number, 1 LIMIT $2"""

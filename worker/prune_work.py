@@ -12,32 +12,42 @@ from worker.rebuild_reach import Reach, RebuildOptions, reach
 from worker.rebuild_screen import print_prunable, print_pruned
 from worker.scope import find_streams, has_logs, projected_streams
 from worker.settings import Settings
+from worker.waiting import unless
 
 _AT_ONCE = 100
 
 
 async def find_prunable(
     settings: Settings, projection: Projection, options: RebuildOptions, stop: asyncio.Event
-) -> list[str]:
-    """List rows whose log does not exist, of all that were projected or of those in scope.
+) -> list[str] | None:
+    """List rows whose log does not exist, of all that were projected or of those in scope; None at a stop.
 
     Raises ScopeError where there is no log at all, unless losses are accepted: that is more likely the wrong
     Redis, or one that has lost its data, than the end of all conversations.
     """
     async with reach(settings, projection, options, stop) as reached:
-        streams = await _rows_in_scope(reached)
-        gone: list[str] = []
-        for at in range(0, len(streams), _AT_ONCE):
-            some = streams[at : at + _AT_ONCE]
-            extents = await reached.logs.extents(dict.fromkeys(some))
-            gone += [stream_id for stream_id in some if not extents[stream_id].exists]
-        if gone and not options.scope.accept_loss and not await has_logs(reached.logs):
-            raise ScopeError(
-                f"Redis holds no log at all, though there are {len(streams):,} rows: see whether it is the "
-                "right one, and has its data. With --accept-loss the rows are removed all the same."
-            )
-    print_prunable(gone, len(streams), as_json=options.as_json)
+        found = await unless(stop, _rows_without_log(reached))
+    if found is None:
+        return None
+    gone, rows = found
+    print_prunable(gone, rows, as_json=options.as_json)
     return gone
+
+
+async def _rows_without_log(reached: Reach) -> tuple[list[str], int]:
+    """The streams, and of how many rows in scope."""
+    streams = await _rows_in_scope(reached)
+    gone: list[str] = []
+    for at in range(0, len(streams), _AT_ONCE):
+        some = streams[at : at + _AT_ONCE]
+        extents = await reached.logs.extents(dict.fromkeys(some))
+        gone += [stream_id for stream_id in some if not extents[stream_id].exists]
+    if gone and not reached.options.scope.accept_loss and not await has_logs(reached.logs):
+        raise ScopeError(
+            f"Redis holds no log at all, though there are {len(streams):,} rows: see whether it is the "
+            "right one, and has its data. With --accept-loss the rows are removed all the same."
+        )
+    return gone, len(streams)
 
 
 async def _rows_in_scope(reached: Reach) -> list[str]:

@@ -15,6 +15,7 @@ from worker.projection import Projection
 from worker.prune_work import find_prunable, prune
 from worker.rebuild_dry_run import look_only
 from worker.rebuild_reach import RebuildOptions
+from worker.rebuild_screen import print_pruned
 from worker.rebuild_work import rebuild as rebuild_rows
 from worker.scope import Scope
 from worker.settings import Settings, load_settings
@@ -102,8 +103,12 @@ def _prune(
     settings: Settings, projection: Projection, options: RebuildOptions, *, yes: bool, dry_run: bool
 ) -> int:
     """List, ask, remove; the exit code."""
-    stream_ids = run_until_stopped(partial(find_prunable, settings, projection, options)) or []
+    stream_ids = run_until_stopped(partial(find_prunable, settings, projection, options))
+    if stream_ids is None:
+        return 1
     if dry_run:
+        if options.as_json:
+            print_pruned(stream_ids, [], as_json=True)
         return 0
     if stream_ids and not yes:
         _confirm(stream_ids)

@@ -18,7 +18,7 @@ from worker.rebuild_reach import Reach, RebuildOptions, reach, without_log_or_ro
 from worker.rebuild_screen import Report, print_report
 from worker.scope import find_streams
 from worker.settings import Settings
-from worker.waiting import wait_for
+from worker.waiting import unless, wait_for
 
 _AT_ONCE = 50
 _LOOK_SECONDS = 0.5
@@ -35,6 +35,8 @@ async def rebuild(
         os.nice(_NICE)
     async with reach(settings, projection, options, stop) as reached:
         report = await (_rebuild_named(reached) if options.stream_ids else _join_campaign(reached))
+    if report is None:
+        return False
     print_report(report, as_json=options.as_json)
     return report.fine
 
@@ -74,15 +76,21 @@ async def _rebuild_named(reached: Reach) -> Report:
     )
 
 
-async def _join_campaign(reached: Reach) -> Report:
-    """Begin a campaign, or go on with the one under way, until it is over or stopped."""
+async def _join_campaign(reached: Reach) -> Report | None:
+    """Begin a campaign, or go on with the one under way, until it is over or stopped.
+
+    None if it was stopped before it had begun.
+    """
     options, version = reached.options, reached.projection.version
     campaigns = Campaigns(reached.servers.engine, reached.projection.name, reached.worker)
 
     async def streams() -> Sequence[str]:
         return await find_streams(options.scope, reached.logs, reached.store, reached.projection)
 
-    campaign = await enter(campaigns, version, options.scope, streams, restart=options.restart)
+    entering = enter(campaigns, version, options.scope, streams, restart=options.restart)
+    campaign = await unless(reached.stop, entering)
+    if campaign is None:
+        return None
     worker = CampaignWorker(
         campaigns,
         campaign,

@@ -203,6 +203,11 @@ def test_rows_without_a_log_are_listed_and_removed_when_that_is_confirmed(world:
     world.delete_log("c")
     listed = world.rebuild("--prune", "--dry-run")
     assert (listed.returncode, listed.stdout) == (0, "b\nc\n2 of 3 rows have no log.\n")
+    assert world.told("--prune", "--dry-run") == {
+        "event": "report",
+        "without_log": ["b", "c"],
+        "removed": [],
+    }
     unasked = world.rebuild("--prune")
     assert unasked.returncode == 2
     assert "give --yes" in unasked.stderr
