@@ -86,7 +86,8 @@ What never happens
 - No event waits for ever because its hint was lost: the sweep compares logs with rows.
 - A row whose log has lost something is never overwritten, unless somebody accepts the loss.
 - A reader never sees a row that is rebuilt halfway: the fold of the whole log takes its place in one step.
-- A replica never writes a row that a newer version of the projection has written, nor folds onto one of an older.
+- A replica never writes a row that a newer version of the projection has written. It folds nothing onto a row
+  of an older version, but where the log has lost its beginning.
 - Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
 - An event of a type without handler never costs a query or a JSON decode.
 """
