@@ -18,6 +18,7 @@ from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database import make_engine, parse_database_url
+from worker.waiting import heed_cancellation
 
 FINISH_SECONDS = 10
 LOOK_SECONDS = 0.005
@@ -61,6 +62,7 @@ class HaltingReplica:
         adapted.run_async(self._pass_boundary)
 
     async def _pass_boundary(self, _: object) -> None:
+        heed_cancellation()  # else one that was closed before it got here would be halted for ever
         here, self.boundaries = self.boundaries, self.boundaries + 1
         if here == self._halt_at:
             self.halted.set()

@@ -45,6 +45,9 @@ The parts
 `suspects`, `deaths`    streams in whose company replicas have died; which replicas that were
 `aftermath`             who must hear of a stream after a pass, and whether it must rest
 `diverged`              streams whose log no longer holds their row's position
+`projected`, `watcher`  waiting for one's own write; the one who looks for all who wait
+`awaited`, `whereabouts` one event that is waited for; where its row and its log stand
+`moved`                 the message, after a commit, that wakes those who wait
 `sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
@@ -81,7 +84,10 @@ What never happens
 - A position never changes without its row, nor a row without its position: one transaction moves both.
 - A hint is never acknowledged before the commit of a pass that took it before reading the log.
 - No event waits for ever because its hint was lost: the sweep compares logs with rows.
-- A row whose log has lost its tail is never overwritten.
+- A row whose log has lost something is never overwritten, unless somebody accepts the loss.
+- A reader never sees a row that is rebuilt halfway: the fold of the whole log takes its place in one step.
+- A replica never writes a row that a newer version of the projection has written. It folds nothing onto a row
+  of an older version, but where the log has lost its beginning.
 - Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
 - An event of a type without handler never costs a query or a JSON decode.
 """
@@ -91,16 +97,22 @@ from worker.errors import (
     ClaimRaceError,
     EmitError,
     InvalidEventError,
+    NotProjectedError,
     OutcomeUnknownError,
     PastLostError,
+    ProjectionTimeoutError,
     ProjectionWorkerError,
     RejectedEventError,
+    StreamBlockedError,
+    StreamDivergedError,
 )
 from worker.events import Event, EventId
 from worker.keys import Keys
 from worker.moments import parse_moment
 from worker.past import PastRow, row_changes
+from worker.projected import wait_until_projected
 from worker.projection import ProjectedRow, Projection
+from worker.rebuild import Rebuilt, rebuild_streams
 from worker.retelling import HistoryEntry
 from worker.row import Remark
 from worker.rule import CrossStreamRule, RuleReader, RuleTransaction, RuleWrite, StoredFacts
@@ -117,12 +129,15 @@ __all__ = [
     "HistoryEntry",
     "InvalidEventError",
     "Keys",
+    "NotProjectedError",
     "OutcomeUnknownError",
     "PastLostError",
     "PastRow",
     "ProjectedRow",
     "Projection",
+    "ProjectionTimeoutError",
     "ProjectionWorkerError",
+    "Rebuilt",
     "RejectedEventError",
     "Remark",
     "RuleReader",
@@ -130,13 +145,17 @@ __all__ = [
     "RuleWrite",
     "Standing",
     "StoredFacts",
+    "StreamBlockedError",
+    "StreamDivergedError",
     "StreamView",
     "emit",
     "emit_again",
     "history",
     "parse_moment",
+    "rebuild_streams",
     "row_at",
     "row_changes",
     "show_stream",
     "verify_streams",
+    "wait_until_projected",
 ]

@@ -11,6 +11,7 @@ from worker.diverged import DivergedStreams
 from worker.handover import Handover
 from worker.health import Health
 from worker.isolation import Isolation
+from worker.moved import write_moved
 from worker.outcome import Outcome, StreamResult
 from worker.suspects import Suspects
 from worker.sweep import Sweep
@@ -19,6 +20,9 @@ log = structlog.get_logger(__name__)
 
 _FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
 """Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""
+
+_TOLD_OF = frozenset({Outcome.CAUGHT_UP, Outcome.MORE, Outcome.BLOCKED, Outcome.DIVERGED})
+"""Outcomes that may be news to whoever waits for a stream's events."""
 
 _WRITING = "writing rows"
 _LOST_WITHOUT_REST = 2
@@ -32,10 +36,11 @@ class Aftermath:
     """Tells those who remember streams where each stands, and remembers which of them do not get on."""
 
     def __init__(
-        self, projection: str, isolation: Isolation, suspects: Suspects, diverged: DivergedStreams,
-        sweep: Sweep, handover: Handover, health: Health,
+        self, projection: str, channel: str, isolation: Isolation, suspects: Suspects,
+        diverged: DivergedStreams, sweep: Sweep, handover: Handover, health: Health,
     ) -> None:  # fmt: skip
         self._projection = projection
+        self._channel = channel
         self._isolation = isolation
         self._suspects = suspects
         self._diverged = diverged
@@ -48,8 +53,14 @@ class Aftermath:
         self._refused: set[str] = set()
 
     async def note(self, results: Mapping[str, StreamResult]) -> None:
-        """Tell where a pass has left streams. May be repeated."""
-        await self._suspects.end(results.keys())
+        """Tell where a pass has left streams. May be repeated.
+
+        Who waits for their events is told along with something else, so that it costs no round trip. Dying
+        before that, like a message that is lost, leaves it to those who wait to look by themselves.
+        """
+        moved = [stream_id for stream_id, result in results.items() if result.outcome in _TOLD_OF]
+        tell = ("PUBLISH", self._channel, write_moved(moved)) if moved else ()
+        await self._suspects.end(results.keys(), tell=tell)
         self._tell_of_refusals(results)
         for stream_id, result in results.items():
             self._sweep.note(stream_id, result)

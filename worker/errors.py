@@ -9,6 +9,10 @@
     ├── InvalidEventError             emit was given something no log may hold; nothing was appended
     ├── EmitError                     emit could not append; nothing was appended
     │   └── OutcomeUnknownError       ... or perhaps it was: the reply was lost
+    ├── NotProjectedError             a wait ended although the event is not in its row
+    │   ├── StreamBlockedError        ... because a dead letter stands in the way
+    │   ├── StreamDivergedError       ... because the log does not hold the row's position
+    │   └── ProjectionTimeoutError    ... because the time is up
     ├── FeedPartitionsError           two parties disagree on the number of feed partitions
     ├── SchemaError                   the database schema is not the one this version needs
     ├── ClaimRaceError                another transaction changed claims first; reload and retry
@@ -69,6 +73,52 @@ class OutcomeUnknownError(EmitError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NotProjectedError(ProjectionWorkerError):
+    """`wait_until_projected` has ended, and the event is not in its row.
+
+    ``position`` is where the row stood when it was last looked at, None for a row without a position, for no
+    row, and where nobody could look.
+    """
+
+    def __init__(self, message: str, stream_id: str, event_id: str, position: str | None) -> None:
+        super().__init__(message, stream_id, event_id, position)
+        self.stream_id = stream_id
+        self.event_id = event_id
+        self.position = position
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StreamBlockedError(NotProjectedError):
+    """The stream is stopped at the event, or before it, until somebody helps.
+
+    ``stopped_before`` is the event that could not be applied, ``reason`` that of its dead letter.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        stream_id: str,
+        event_id: str,
+        position: str | None,
+        stopped_before: str,
+        reason: str,
+    ) -> None:
+        super().__init__(message, stream_id, event_id, position)
+        self.args = (message, stream_id, event_id, position, stopped_before, reason)
+        self.stopped_before = stopped_before
+        self.reason = reason
+
+
+class StreamDivergedError(NotProjectedError):
+    """The log does not hold the row's position any more, so that nothing is projected until a rebuild."""
+
+
+class ProjectionTimeoutError(NotProjectedError):
+    """The event was not projected in time. It may be yet."""
 
 
 class FeedPartitionsError(ProjectionWorkerError):

@@ -45,13 +45,13 @@ WRONG = frozenset({Obstacle.GONE, Obstacle.DIVERGED, Obstacle.UNREADABLE, Obstac
 class Finding:
     """What was found of one stream.
 
-    ``missing`` says that its log holds an event that makes a row, and there is none. ``detail`` is a sentence
-    on the obstacle. ``stamp`` is what the row was recognised by, None where there was none.
+    ``missing`` is the first event of a log that makes a row where there is none. ``detail`` is a sentence on
+    the obstacle. ``stamp`` is what the row was recognised by, None where there was none.
     """
 
     stream_id: str
     differences: tuple[Difference, ...] = ()
-    missing: bool = False
+    missing: str | None = None
     obstacle: Obstacle | None = None
     detail: str = ""
     stamp: Stamp | None = None
@@ -59,12 +59,12 @@ class Finding:
     @property
     def compared(self) -> bool:
         """Whether there was a row, and it was compared."""
-        return not self.missing and self.stamp is not None and self.obstacle in (None, Obstacle.BLOCKED)
+        return self.missing is None and self.stamp is not None and self.obstacle in (None, Obstacle.BLOCKED)
 
     @property
     def drifted(self) -> bool:
         """Whether the table is wrong: a rebuild of the stream mends it."""
-        return bool(self.differences) or self.missing
+        return bool(self.differences) or self.missing is not None
 
     @property
     def wrong(self) -> bool:
@@ -77,13 +77,16 @@ def head_of(row: Columns) -> RowHead:
     return RowHead(Stamp(row["last_event_id"], row["generation"], row["version"]), row["first_event_id"])
 
 
-def without_row(stream_id: str, heeded: Heeded | None, running: int, *, has_events: bool) -> Finding:
-    """What is to be said of a stream that has no row, or one without a position."""
-    if not has_events:
+def without_row(stream_id: str, heeded: Heeded | None, running: int, first_event: str | None) -> Finding:
+    """What is to be said of a stream that has no row, or one without a position.
+
+    ``first_event`` is the first that makes a row, None where the log holds no such event.
+    """
+    if first_event is None:
         return Finding(stream_id, obstacle=Obstacle.NOTHING)
     if stopped := _stopped(heeded or NOTHING_TO_HEED, None, running):
         return Finding(stream_id, obstacle=Obstacle.BLOCKED, detail=stopped)
-    return Finding(stream_id, missing=True)
+    return Finding(stream_id, missing=first_event)
 
 
 def of_other_version(stream_id: str, row: Columns, running: int) -> Finding | None:
@@ -122,7 +125,7 @@ def examine(
     verdict = judge(projection.version, head, log, extent, accept_loss=False, deliberate=False)
     # Of a log that nothing was ever removed from, and that holds the position, only the row can be wrong.
     if verdict and not (verdict.refusal is Refusal.TRIMMED and extent.whole and extent.holds):
-        return Finding(stream_id, (), False, Obstacle(verdict.refusal.value), verdict.detail, head.stamp)
+        return Finding(stream_id, (), None, Obstacle(verdict.refusal.value), verdict.detail, head.stamp)
     stopped = _stopped(heeded or NOTHING_TO_HEED, head.stamp, projection.version)
     return Finding(
         stream_id,

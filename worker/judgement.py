@@ -87,7 +87,7 @@ def _loss(
             Refusal.GONE,
             f"The log is gone; `rebuild --prune` removes such rows, and {_FORCE}: the row is emptied.",
         )
-    if _began_later(head, folded):
+    if _began_later(head, folded) and not extent.whole:
         return Verdict(
             Refusal.TRIMMED,
             f"The log began at {head.first_event_id} and now begins at {folded.first_event_id}; {_FORCE}.",

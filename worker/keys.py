@@ -73,6 +73,14 @@ class Keys:
         """What the last finished sweep found, as JSON."""
         return f"{self.prefix}worker:{projection}:sweep"
 
+    def moved(self, projection: str) -> str:
+        """The channel on which workers tell which streams may have moved.
+
+        Channels know of no database number: deployments that differ in nothing else hear each other, which
+        only costs a look.
+        """
+        return f"{self.prefix}worker:{projection}:moved"
+
     def partition(self, stream_id: str) -> int:
         """The feed partition that carries this stream's hints."""
         return zlib.crc32(stream_id.encode()) % self.partitions

@@ -51,28 +51,28 @@ class Previewer:
         columns that follow from other streams it tells how they differ from the facts as they are stored now.
         Rows may move while they are looked at: what is told of such a one may be out of date.
         """
+        previews: dict[str, Preview] = {}
+        for part in await self._snapshots.parts(list(dict.fromkeys(stream_ids))):
+            previews |= await self._preview(part, accept_loss=accept_loss, deliberate=deliberate)
+        return [previews[stream_id] for stream_id in stream_ids]
+
+    async def _preview(
+        self, stream_ids: Sequence[str], *, accept_loss: bool, deliberate: bool
+    ) -> dict[str, Preview]:
         snapshot = await self._snapshots.take(stream_ids)
-        projected = list(snapshot.projected)
         rowless = [stream_id for stream_id in stream_ids if stream_id not in snapshot.projected]
         news = await self._logs.find_projected([PageRequest(s, None) for s in rowless])
         previews = {found.stream_id: Preview(found.stream_id, makes_row=found.news) for found in news}
-        for stream_id, at in (
-            await folds_at_positions(self._logs, self._projection, snapshot, projected)
-        ).items():
-            row = snapshot.rows[stream_id]
+        folds = await folds_at_positions(self._logs, self._projection, snapshot, list(snapshot.projected))
+        for stream_id, at in folds.items():
+            row, version = snapshot.rows[stream_id], self._projection.version
             verdict = judge(
-                self._projection.version,
-                head_of(row),
-                at.log,
-                at.extent,
-                accept_loss=accept_loss,
-                deliberate=deliberate,
+                version, head_of(row), at.log, at.extent, accept_loss=accept_loss, deliberate=deliberate
             )
-            different = (
-                compare_row(self._projection, stream_id, row, snapshot.facts.get(stream_id), at.log)
-                if verdict is None
-                else ()
-            )
+            different: Sequence[Difference] = ()
+            if verdict is None:
+                facts = snapshot.facts.get(stream_id)
+                different = compare_row(self._projection, stream_id, row, facts, at.log)
             kept = await self._snapshots.as_stored(different)
             previews[stream_id] = Preview(stream_id, verdict, kept, row["version"])
-        return [previews[stream_id] for stream_id in stream_ids]
+        return previews

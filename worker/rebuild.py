@@ -10,20 +10,28 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
 from worker.dead_letters import hint_streams
 from worker.diverged import DivergedStreams
 from worker.events import is_event_id
 from worker.judgement import Refusal, Verdict, judge, replacement
+from worker.keys import Keys
 from worker.letters import letter_of
-from worker.log import Extent, Log
+from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log, log_of_application
+from worker.moved import write_moved
 from worker.projection import Projection
+from worker.redis_client import pipelined
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.store import Store
 from worker.table import RowHead, RowWrite
 from worker.trouble import SERVER_ERRORS, Trouble, classify
 
+_KEYS = Keys()
+_STREAMS_AT_ONCE = 100
 _MOST_ATTEMPTS = 40
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -185,11 +193,14 @@ class Rebuilder:
     async def _tell(self, results: Mapping[str, Rebuilt]) -> None:
         """Have workers look at what was rebuilt: its log may have grown, and they may think it diverged.
 
-        Dying before this leaves it to the sweep.
+        Who waits for a stream's events may look, too. Dying before this leaves it to the sweep, and to looks
+        now and then.
         """
         done = [stream_id for stream_id, result in results.items() if result.refusal is None]
         await self._diverged.forget(done)
         await hint_streams(self._logs.redis, self._logs.keys, done)
+        channel = self._logs.keys.moved(self._projection.name)
+        await pipelined(self._logs.redis, [("PUBLISH", channel, write_moved(done))] if done else [])
 
 
 def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild) -> bool:
@@ -218,3 +229,37 @@ def _to_go_on(begun: tuple[RowHead | None, FoldedLog] | None, head: RowHead | No
         return None
     same = (before.stamp.generation, before.stamp.version) == (head.stamp.generation, head.stamp.version)
     return begun[1] if same else None
+
+
+async def rebuild_streams(
+    redis: Redis,
+    engine: AsyncEngine,
+    projection: Projection,
+    stream_ids: Sequence[str],
+    *,
+    accept_loss: bool = False,
+    keys: Keys = _KEYS,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
+) -> list[Rebuilt]:
+    """Rebuild some streams, for an application, as after an undo, which deletes the last entries of a log.
+
+    The order is that of ``stream_ids``, of which there may be any number. ``redis`` is any asyncio client of
+    redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes. ``max_payload_megabytes``
+    must be what the workers are set to. When this returns, the rows are committed; look at each `refusal`.
+
+    Delete the entries first, in one XDEL, then call this. If the process dies in between, the row stands
+    where it stood, workers leave it alone and report it as diverged, and a later call mends it.
+    """
+    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
+    rebuilder = Rebuilder(
+        projection,
+        logs,
+        Store(engine, projection),
+        BlockedStreams(engine, projection),
+        DivergedStreams(redis, keys, projection.name),
+    )
+    rebuilt: list[Rebuilt] = []
+    for at in range(0, len(stream_ids), _STREAMS_AT_ONCE):
+        some = stream_ids[at : at + _STREAMS_AT_ONCE]
+        rebuilt += await rebuilder.rebuild(some, accept_loss=accept_loss, deliberate=True)
+    return rebuilt

@@ -98,7 +98,10 @@ def fold_page(
     skipped: Collection[EventId] = (),
     up_to: EventId | None = None,
 ) -> FoldedLog:
-    """Fold one more page, which begins with the entry that the page before ended with."""
+    """Fold one more page, which begins with the entry that the page before ended with.
+
+    A fold that ended at ``up_to`` is not to be gone on with: it has read more than it has applied.
+    """
     if page.refusal is not None:
         return replace(before, refusal=page.refusal)
     events: Sequence[AnyEvent] = page.events

@@ -14,11 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.events import EventId
 from worker.keys import Keys
-from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES, Log
+from worker.log import MAX_PAYLOAD_MEGABYTES, log_of_application
 from worker.moments import END
 from worker.past import Past, PastRow
 from worker.projection import Projection
-from worker.redis_client import reading_client
 from worker.retelling import HistoryEntry
 from worker.standing import StreamView, look_at_stream
 
@@ -35,7 +34,7 @@ async def show_stream(
     max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
 ) -> StreamView:
     """How a stream stands: its row, how far it is behind its log, and what keeps it from following."""
-    logs = _logs(redis, projection, keys, max_payload_megabytes)
+    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     return await look_at_stream(projection, logs, engine, stream_id)
 
 
@@ -56,7 +55,7 @@ async def row_at(
     other streams' claims those are known that are projected. Raises PastLostError where the log no longer
     begins where the row does, unless the loss is accepted; then the row may be wrong.
     """
-    past = Past(projection, _logs(redis, projection, keys, max_payload_megabytes), engine)
+    past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
     return await past.row_at(stream_id, up_to, accept_loss=accept_loss)
 
 
@@ -76,15 +75,5 @@ def history(
     Applied one after the other to a new row, the changes give what `row_at` tells. The log is read page by
     page while you iterate. Raises like `row_at`.
     """
-    past = Past(projection, _logs(redis, projection, keys, max_payload_megabytes), engine)
+    past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
     return past.history(stream_id, up_to=up_to, accept_loss=accept_loss)
-
-
-def _logs(redis: Redis, projection: Projection, keys: Keys, max_payload_megabytes: float) -> Log:
-    return Log(
-        reading_client(redis),
-        keys,
-        projection.types,
-        max_payload_bytes=int(max_payload_megabytes * 1024 * 1024),
-        page_bytes=PAGE_MEGABYTES * 1024 * 1024,
-    )

@@ -15,6 +15,8 @@ from worker.projection import Projection
 from worker.rule import StoredFacts
 from worker.table import Table
 
+_PART_BYTES = 4 * 1024 * 1024  # Compressed as they lie on the disk, and so several times as much in memory.
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -44,6 +46,21 @@ class Snapshots:
         self._engine = engine
         self._projection = projection
         self._table = Table(projection, engine.dialect)
+
+    async def parts(self, stream_ids: Sequence[str]) -> list[list[str]]:
+        """The same streams in parts of which the rows can be in memory together; a large row is alone."""
+        async with self._engine.connect() as connection:
+            sizes = await self._table.kept_bytes(connection, stream_ids)
+        parts: list[list[str]] = []
+        room = 0
+        for stream_id in stream_ids:
+            size = sizes.get(stream_id, 0)
+            if not parts or size > room:
+                parts.append([])
+                room = _PART_BYTES
+            parts[-1].append(stream_id)
+            room -= size
+        return parts
 
     async def take(self, stream_ids: Sequence[str]) -> Snapshot:
         """One transaction, REPEATABLE READ and read-only."""

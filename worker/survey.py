@@ -39,7 +39,7 @@ class ToldFinding:
 
     stream_id: str
     wrong: bool
-    missing: bool
+    missing: str | None
     obstacle: Obstacle | None
     detail: str
     differences: tuple[ToldDifference, ...]

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 import orjson
 import structlog
 from redis.asyncio import Redis
 
 from worker.keys import Keys
-from worker.redis_client import Script, pairs
+from worker.redis_client import Script, pairs, pipelined, refused
 
 log = structlog.get_logger(__name__)
 
@@ -88,12 +89,19 @@ class Suspects:
             await self._revive()
         self._told = stream_ids
 
-    async def end(self, stream_ids: Collection[str]) -> None:
-        """Nothing is in flight any more, and these streams have done no harm."""
+    async def end(self, stream_ids: Collection[str], *, tell: Sequence[Any] = ()) -> None:
+        """Nothing is in flight any more, and these streams have done no harm.
+
+        ``tell`` is a command that goes the same way; whether the server takes it makes no difference.
+        """
         cleared = [stream_id for stream_id in stream_ids if self._deaths.pop(stream_id, 0)]
         if cleared:
             await self._redis.hdel(self._suspects, *cleared)
-        if not await self._redis.hdel(self._in_flight, self._consumer):
+        hdel = ("HDEL", self._in_flight, self._consumer)
+        *_, was_in_flight = await pipelined(self._redis, [tuple(tell), hdel] if tell else [hdel])
+        if refused(was_in_flight):
+            raise was_in_flight
+        if not was_in_flight:
             await self._revive()
         self._told = ()
 

@@ -123,6 +123,12 @@ class Table:
             row.update({c: RawJson(row[c]) for c in self._json_kept if row[c] is not None})
         return {row["stream_id"]: row for row in named}
 
+    async def kept_bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, int]:
+        """About how many bytes `kept` would give of each of these rows, compressed as they lie there."""
+        sizes = " + ".join(f"coalesce(pg_column_size({self._quote(c)}), 0)" for c in self._kept)
+        sql = f"SELECT stream_id, {sizes} FROM {self.name} WHERE stream_id = ANY($1::text[])"
+        return {row[0]: row[1] for row in await fetch(connection, sql, list(stream_ids))}
+
     async def same_when_stored(
         self, connection: AsyncConnection, column: str, value: Any, stored: Any
     ) -> bool:

@@ -21,11 +21,12 @@ from worker.events import EventId
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.folds import folds_at_positions
 from worker.keys import Keys
-from worker.log import Log, PageRequest
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log, PageRequest, log_of_application
 from worker.origin import explain
 from worker.projection import Projection
 from worker.snapshot import Snapshots
 from worker.store import Store
+from worker.table import Stamp
 
 STREAMS_A_LOOK = 50
 """About how many streams one look should take: their rows are in memory together."""
@@ -33,11 +34,14 @@ STREAMS_A_LOOK = 50
 PATIENCE = timedelta(seconds=8)
 """How long a row may be missing, or its log be cut, before that counts: some sweeps must have passed."""
 
-_LOOKS = 3
-_LOOKS_AT_BUSY = 10
+_LOOKS_AGAIN = 2
+_LOOKS_AT_BUSY = 12
+_BUSY = "Its row or its log was replaced again and again meanwhile."
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
-_PAGE_BYTES = 1024 * 1024
+_KEYS = Keys()
+
+_ASTRAY = (Obstacle.GONE, Obstacle.DIVERGED)
 
 Pause = Callable[[float], Awaitable[object]]
 """Waits for so many seconds."""
@@ -45,10 +49,36 @@ Pause = Callable[[float], Awaitable[object]]
 
 @dataclass(slots=True)
 class _Suspect:
-    """A stream that seems wrong: since when, and in how many looks."""
+    """A stream that seems wrong: looked at again since when, and how often.
 
-    since: float
-    looks: int = 1
+    ``seen`` of these looks, from ``since`` on, saw one and the same row be wrong: what was seen of a row
+    before it was folded anew, or deleted, proves nothing any more.
+    """
+
+    begun: float
+    looks: int = 0
+    since: float = 0.0
+    seen: int = 0
+    row: Stamp | int | str | None = None
+
+    def take(self, finding: Finding, now: float) -> None:
+        """Take another look in."""
+        row = self._row(finding)
+        if finding.obstacle is Obstacle.BUSY or row != self.row or not self.seen:
+            self.since, self.seen = now, 0
+        self.row = row
+        self.looks += 1
+        self.seen += finding.obstacle is not Obstacle.BUSY
+
+    @staticmethod
+    def _row(finding: Finding) -> Stamp | int | str | None:
+        """What one and the same row is told by. It may move on, unless it does not belong to its log.
+
+        One that is missing is told by the first event of its log, which may be deleted and begun anew.
+        """
+        if finding.stamp is None:
+            return finding.missing
+        return finding.stamp if finding.obstacle in _ASTRAY else finding.stamp.generation
 
 
 class Verifier:
@@ -81,7 +111,8 @@ class Verifier:
         """Look once at each stream. What seems wrong may only have been changed meanwhile; see `confirm`."""
         findings: dict[str, Finding] = {}
         for some in in_parts(list(dict.fromkeys(stream_ids))):
-            findings |= await self._look(some)
+            for part in await self._snapshots.parts(some):
+                findings |= await self._look(part)
         return [findings[stream_id] for stream_id in dict.fromkeys(stream_ids)]
 
     async def _look(self, stream_ids: Sequence[str]) -> dict[str, Finding]:
@@ -91,7 +122,7 @@ class Verifier:
         news = await self._logs.find_projected([PageRequest(s, None) for s in rowless])
         findings = {
             found.stream_id: without_row(
-                found.stream_id, snapshot.heeded.get(found.stream_id), version, has_events=found.news
+                found.stream_id, snapshot.heeded.get(found.stream_id), version, found.oldest
             )
             for found in news
         }
@@ -146,20 +177,24 @@ class Verifier:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             for some in in_parts(list(suspects)):
                 for finding in await self.look(some):
-                    suspect = suspects[finding.stream_id]
-                    suspect.looks += 1
-                    if self._is_settled(suspect, finding):
+                    settled = self._settled(suspects[finding.stream_id], finding)
+                    if settled is not None:
                         del suspects[finding.stream_id]
-                        yield await self._explained(finding)
+                        yield await self._explained(settled)
 
-    def _is_settled(self, suspect: _Suspect, finding: Finding) -> bool:
+    def _settled(self, suspect: _Suspect, finding: Finding) -> Finding | None:
+        """What is to be said of a suspect after another look; None before that is clear."""
+        now = monotonic()
+        suspect.take(finding, now)
         if not suspicious(finding):
-            return True
-        lasted = monotonic() - suspect.since >= self._patience_seconds
-        if finding.obstacle is Obstacle.BUSY:
-            return lasted and suspect.looks >= _LOOKS_AT_BUSY
-        waits = finding.missing or finding.obstacle in (Obstacle.GONE, Obstacle.DIVERGED)
-        return suspect.looks >= _LOOKS and (lasted or not waits)
+            return finding
+        waits = finding.missing is not None or finding.obstacle in _ASTRAY
+        lasted = not waits or now - suspect.since >= self._patience_seconds
+        if finding.wrong and suspect.seen >= _LOOKS_AGAIN and lasted:
+            return finding
+        if suspect.looks >= _LOOKS_AT_BUSY and now - suspect.begun >= 3 * self._patience_seconds:
+            return Finding(finding.stream_id, obstacle=Obstacle.BUSY, detail=_BUSY, stamp=finding.stamp)
+        return None
 
     async def _explained(self, finding: Finding) -> Finding:
         """The finding with the first event of each difference, where that can be told."""
@@ -190,23 +225,17 @@ async def verify_streams(
     projection: Projection,
     stream_ids: Sequence[str],
     *,
-    keys: Keys | None = None,
+    keys: Keys = _KEYS,
     patience: timedelta = PATIENCE,
-    max_payload_bytes: int = 16 * 1024 * 1024,
+    max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
 ) -> list[Finding]:
     """Verify some streams; what is found of each, in this order.
 
     Changes nothing, and may be called while workers run. Returns at once where all is right, else after
-    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is a
-    client such as `worker.redis_client.make_client` makes, ``engine`` one of asyncpg, such as
-    `worker.database.make_engine` makes. ``max_payload_bytes`` must be the workers', by default theirs.
-    Raises errors of the servers; to call again then is safe.
+    looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is any
+    asyncio client of redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes.
+    ``max_payload_megabytes`` must be what the workers are set to. Raises errors of the servers; to call again
+    then is safe.
     """
-    logs = Log(
-        redis,
-        keys or Keys(),
-        projection.types,
-        max_payload_bytes=max_payload_bytes,
-        page_bytes=_PAGE_BYTES,
-    )
+    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     return await Verifier(logs, engine, projection, patience=patience).verify(stream_ids)

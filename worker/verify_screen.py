@@ -159,7 +159,7 @@ def _print_findings(survey: Survey) -> None:
 def _rows(finding: ToldFinding) -> Iterator[tuple[str, str, str, str, str]]:
     """What is told of a stream; each row has the cells of the table."""
     if finding.missing:
-        yield finding.stream_id, "row missing", "a row", "none", ""
+        yield finding.stream_id, "row missing", "a row", "none", finding.missing
     elif finding.obstacle:
         yield finding.stream_id, finding.obstacle.value, finding.detail, "", ""
     for told in finding.differences:

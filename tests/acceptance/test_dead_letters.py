@@ -295,7 +295,7 @@ def test_streams_are_skipped_and_those_without_an_open_letter_named(env: dict[st
 
 @pytest.mark.usefixtures("letters")
 def test_an_event_that_was_applied_meanwhile_holds_up_no_other(env: dict[str, str]) -> None:
-    moved = "INSERT INTO stream_projections (stream_id, last_event_id) VALUES ('chat-1', '11-0')"
+    moved = "INSERT INTO stream_projections (stream_id, last_event_id, version) VALUES ('chat-1', '11-0', 1)"
     do(env, lambda engine: run(engine, moved))
     skipped = call(*SKIP, "--all", "--yes", "--reason", "x", env=env)
     assert skipped.returncode == 1

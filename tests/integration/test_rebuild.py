@@ -13,7 +13,7 @@ from tests.logs import hints_of
 from tests.projecting import run, without
 from tests.rebuilding import RebuildingReplica
 from tests.versions import WEIGHT, failing, of_version
-from worker import Keys
+from worker import Keys, rebuild_streams
 from worker.blocked import Block
 from worker.dead_letters import find_letters
 from worker.events import EventId
@@ -444,3 +444,23 @@ async def test_a_row_that_moves_is_not_pruned(
     monkeypatch.setattr(replica.logs, "extents", and_then_the_log_is_restored)
     assert await replica.rebuilder.prune(["a"]) == []
     assert await replica.positions("a") == ["2-0"]
+
+
+# What applications call.
+
+
+async def test_an_application_takes_its_rows_back_with_any_client(
+    replica: RebuildingReplica, any_client: Redis
+) -> None:
+    await projected(replica, "user_message", "user_message")
+    await projected(replica, "user_message", stream_id="b")
+    await cut(replica, "2-0")
+    results = await rebuild_streams(
+        any_client, replica.engine, replica.projection, ["a", "missing", "b"], keys=replica.keys
+    )
+    assert [(r.stream_id, r.refusal, r.position) for r in results] == [
+        ("a", None, "1-0"),
+        ("missing", None, None),
+        ("b", None, "1-0"),
+    ]
+    assert await replica.positions("a") == ["1-0"]

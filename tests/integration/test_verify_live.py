@@ -26,7 +26,7 @@ SWEEP_SECONDS = 0.3
 
 
 class Load:
-    """What applications do to their conversations, as fast as they can."""
+    """What applications do to their conversations, all of it much more often than they would."""
 
     def __init__(self, serving: Serving, world: VerifyingReplica, seed: int) -> None:
         self.undone = self.deleted = 0
@@ -36,7 +36,7 @@ class Load:
         self._stop = asyncio.Event()
 
     async def produce(self) -> None:
-        while not await wait_for(self._stop, 0.01):
+        while not await wait_for(self._stop, 0.02):
             await self._serving.emit(STEADY, "user_message", {})
             for stream_id in self._rng.sample(STREAMS, 3):
                 await self._serving.emit(stream_id, *self._event())
@@ -58,7 +58,7 @@ class Load:
     async def undo(self) -> None:
         """Take the last entries of logs back, and have their rows follow."""
         world = self._world
-        while not await wait_for(self._stop, 0.02):
+        while not await wait_for(self._stop, 0.03):
             stream_id = self._rng.choice(STREAMS)
             log = world.keys.log(stream_id)
             last: Any = await world.redis.execute_command("XREVRANGE", log, "+", "-", "COUNT", 4)
@@ -71,7 +71,7 @@ class Load:
 
     async def delete(self) -> None:
         """Begin conversations and delete them, log first, again and again under the same names."""
-        while not self._stop.is_set():
+        while not await wait_for(self._stop, 0.05):
             stream_id = self._rng.choice(SHORT_LIVED)
             for _ in range(3):
                 last = await self._serving.emit(stream_id, "strategy_link", {"wdkStrategyId": 1})
@@ -81,7 +81,7 @@ class Load:
             self.deleted += 1
 
     async def rebuild(self) -> None:
-        while not await wait_for(self._stop, 0.05):
+        while not await wait_for(self._stop, 0.1):
             await self._world.rebuilder.rebuild(self._rng.sample(STREAMS, 5))
 
     @asynccontextmanager

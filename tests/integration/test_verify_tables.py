@@ -16,6 +16,7 @@ from tests.versions import WEIGHT, failing, of_version
 from worker import Event, Keys, ProjectedRow, Projection
 from worker.judgement import Refusal
 from worker.preview import Preview, Previewer
+from worker.snapshot import Snapshots
 
 
 class Base(DeclarativeBase):
@@ -57,6 +58,16 @@ async def test_values_are_compared_as_postgresql_stores_them(
     assert columns(await world.find("a")) == {"a": {"ratio", "price", "unit"}}
     await world.damage("UPDATE readings SET ratio = NULL, price = NULL, unit = NULL")
     assert columns(await world.find("a")) == {"a": {"ratio", "price", "unit"}}
+
+
+async def test_large_rows_are_not_all_in_memory_together(world: VerifyingReplica) -> None:
+    await world.damage(
+        """UPDATE stream_projections SET steps = (
+               SELECT jsonb_agg(md5(n::text)) FROM generate_series(1, 100000) AS n) WHERE stream_id <> 'b'"""
+    )
+    parts = await Snapshots(world.engine, world.projection).parts(["a", "b", "nobody", "c"])
+    assert parts == [["a", "b", "nobody"], ["c"]]
+    assert columns(*await world.verify()) == {"a": {"steps"}, "c": {"steps"}}
 
 
 # Previews.

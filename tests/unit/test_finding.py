@@ -155,9 +155,9 @@ def test_only_a_letter_of_this_version_after_the_position_stops_a_stream(
 
 def test_streams_without_a_row() -> None:
     stopped = Heeded(OpenLetter(EventId(1, 0), 1, due=False))
-    assert without_row("a", None, 1, has_events=False).obstacle is Obstacle.NOTHING
-    assert without_row("a", None, 1, has_events=True).missing
-    assert without_row("a", stopped, 1, has_events=True).obstacle is Obstacle.BLOCKED
+    assert without_row("a", None, 1, None).obstacle is Obstacle.NOTHING
+    assert without_row("a", None, 1, "1-0").missing == "1-0"
+    assert without_row("a", stopped, 1, "1-0").obstacle is Obstacle.BLOCKED
 
 
 @pytest.mark.parametrize(
