@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 
 from worker.dry_run import DryRun
@@ -30,17 +31,14 @@ async def look_only(
         previewer = Previewer(reached.logs, reached.servers.engine, projection)
         watch = Stopwatch(len(streams))
         with shown(projection.name, as_json=options.as_json) as screen:
-            for part in reached.courtesy.parts(streams, _AT_ONCE):
-                await reached.courtesy.before(len(part))
-                action = partial(
-                    previewer.preview, part, accept_loss=options.scope.accept_loss, deliberate=named
-                )
-                previews = None if stop.is_set() else await reached.persevere("previewing", action)
-                if previews is None:
-                    break
-                for preview in previews:
-                    dry.note(preview)
-                screen.show(watch.step(dry.streams, refused=sum(dry.refusals.values())))
+            async with aclosing(reached.courtesy.parts(streams, _AT_ONCE)) as parts:
+                async for part in parts:
+                    action = partial(
+                        previewer.preview, part, accept_loss=options.scope.accept_loss, deliberate=named
+                    )
+                    for preview in await reached.persevere("previewing", action) or ():
+                        dry.note(preview)
+                    screen.show(watch.step(dry.streams, refused=sum(dry.refusals.values())))
     dry.total_streams = len(streams)
     # What is not rebuilt in pauses is rebuilt about as fast as it is previewed.
     dry.estimate_seconds = len(streams) * watch.seconds / max(1, dry.streams)

@@ -253,7 +253,7 @@ def test_a_redis_without_any_log_is_no_reason_to_remove_all_rows(world: World) -
 
 def test_a_rebuild_that_is_stopped_says_how_to_go_on_and_status_tells_of_it(world: World) -> None:
     world.sql(DAMAGE)
-    with running("rebuild", "--rate", "0.5", env=world.env) as first:
+    with running("rebuild", "--rate", "0.1", env=world.env) as first:
         block_until(lambda: world.counts().count(7) < 3, "a stream to be rebuilt", timeout=20)
         [status] = json.loads(call("status", "--json", env=world.env).stdout)
         assert status["rebuild"]["streams"] == 3

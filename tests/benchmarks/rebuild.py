@@ -53,6 +53,7 @@ from worker.waiting import wait_for
 
 EVENTS_A_SECOND = 200
 PATIENCE_SECONDS = 600
+CAUGHT_UP_EVENTS = 20
 SECOND = {"WORKER_PROJECTIONS": "tests.later_strategies"}
 
 
@@ -176,6 +177,7 @@ async def under_load(on: Bench, seconds: float) -> tuple[list[Phase], list[str],
         second_worker = workers.enter_context(running("run", env=on.env | SECOND))
         await wait_until(lambda: second_worker.says("started"), "version 2 to start", 60)
         await asyncio.to_thread(first.stop)
+        await wait_until(lambda: on.progress.waiting < CAUGHT_UP_EVENTS, "version 2 to catch up", 60)
         phases.append(await on.phase("rebuild --stale, to version 2", "--stale"))
         phases.append(await on.phase("no rebuild, version 2", seconds=seconds))
         phases.append(await on.phase("rebuild of everything"))
