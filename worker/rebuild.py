@@ -214,12 +214,12 @@ class Rebuilder:
 def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild) -> bool:
     """Whether there is anything to write.
 
-    An undo that leaves no event leaves a row without a position, also if there was none yet: a replica may be
-    about to insert one, from the log as it was before.
+    An undo that leaves no event raises the generation of a row without a position, too, or makes one: a
+    replica may be about to write the row, from the log as it was before.
     """
     if folded.last_event_id is not None or (head and head.stamp.last_event_id is not None):
         return True
-    return head is None and work.deliberate and extent.last_id != extent.newest_id
+    return work.deliberate and extent.last_id != extent.newest_id
 
 
 def _position(head: RowHead | None) -> str | None:

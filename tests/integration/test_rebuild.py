@@ -254,15 +254,18 @@ async def test_an_undo_of_everything_leaves_an_empty_row(replica: RebuildingRepl
     assert (row["last_event_id"], row["first_event_id"], row["message_count"]) == ("5-0", "5-0", 1)
 
 
-async def test_an_undo_before_the_first_write_wins_over_it(replica: RebuildingReplica) -> None:
-    """A replica has read the log before the undo, and comes to insert the row after it."""
+@pytest.mark.parametrize("row", [False, True], ids=["no row", "a row without a position"])
+async def test_an_undo_before_the_first_write_wins_over_it(replica: RebuildingReplica, row: bool) -> None:
+    """A replica has read the log before the undo, and comes to write the row after it."""
+    if row:
+        await run(replica.engine, "INSERT INTO stream_projections (stream_id) VALUES ('a')")
     await replica.append_many("a", "user_message")
-    insert = replica.store.write
+    write = replica.store.write
 
     async def after_an_undo(writes: Any) -> Any:
         await cut(replica, "1-0")
         await RebuildingReplica(replica.redis, replica.keys, replica.engine).rebuild_deliberately("a")
-        return await insert(writes)
+        return await write(writes)
 
     replica.store.write = after_an_undo  # type: ignore[method-assign]
     assert await replica.project("a") == [Outcome.LOST]
