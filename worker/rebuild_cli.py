@@ -48,7 +48,8 @@ def rebuild(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing rows.")] = False,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, metavar="STREAMS", help="At most so many streams a second.")
+        float | None,
+        typer.Option(min=0.001, max=1e6, metavar="STREAMS", help="At most so many streams a second."),
     ] = None,
     yields: Annotated[
         bool, typer.Option("--yield/--no-yield", help="Work less while live projection is behind.")

@@ -296,6 +296,7 @@ def test_several_projections_need_a_name(world: World) -> None:
         ("--prune", "--restart"),
         ("--yes",),
         ("--rate", "0"),
+        ("--rate", "inf"),
         ("--stream", os.fsdecode(b"\xff")),
         ("--projection", "others"),
     ],
