@@ -61,7 +61,7 @@ async def find_streams(
             raise
         if isinstance(error, TimeoutError) or sqlstate(error) == _CANCELLED:
             raise ScopeError(
-                f"PostgreSQL took too long over the condition {scope.where!r}: give one that it answers sooner."
+                f"PostgreSQL took too long over the condition {scope.where!r}: give a quicker one."
             ) from None
         raise ScopeError(
             f"PostgreSQL does not take the condition {scope.where!r}. {describe(error)}. "
