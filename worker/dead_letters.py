@@ -1,7 +1,8 @@
 """What operators do with dead letters: look at them, have them tried again, skip their events.
 
-Applications may call these functions, too, with any engine of asyncpg. After `retry_letters` and `skip_letter` call `hint_streams`, so
-that workers learn of it at once; without it they find out by themselves, within about a sweep.
+Applications may call these functions, too, with any engine of asyncpg. After `retry_letters` and
+`skip_letter` call `hint_streams`, so that workers learn of it at once; without it they find out by
+themselves, within about a sweep.
 """
 
 from __future__ import annotations
