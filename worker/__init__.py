@@ -66,7 +66,7 @@ The parts
 `past`, `retelling`     a row as it was at any event, and every change on the way
 `moments`, `changes`    points in time as people name them; what changed between two rows
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
-`show`                  the same for applications
+`show`                  the same for applications; `application` what their engines and clients need
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
@@ -107,6 +107,8 @@ from worker.errors import (
     StreamDivergedError,
 )
 from worker.events import Event, EventId
+from worker.finding import Finding, Obstacle
+from worker.judgement import Refusal
 from worker.keys import Keys
 from worker.moments import parse_moment
 from worker.past import PastRow, row_changes
@@ -126,10 +128,12 @@ __all__ = [
     "EmitError",
     "Event",
     "EventId",
+    "Finding",
     "HistoryEntry",
     "InvalidEventError",
     "Keys",
     "NotProjectedError",
+    "Obstacle",
     "OutcomeUnknownError",
     "PastLostError",
     "PastRow",
@@ -138,6 +142,7 @@ __all__ = [
     "ProjectionTimeoutError",
     "ProjectionWorkerError",
     "Rebuilt",
+    "Refusal",
     "RejectedEventError",
     "Remark",
     "RuleReader",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.application import check_stream_ids, log_of_application, read_committed
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
 from worker.dead_letters import hint_streams
@@ -21,7 +22,7 @@ from worker.events import is_event_id
 from worker.judgement import Refusal, Verdict, judge, replacement
 from worker.keys import Keys
 from worker.letters import letter_of
-from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log, log_of_application
+from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log
 from worker.moved import write_moved
 from worker.projection import Projection
 from worker.redis_client import pipelined
@@ -252,12 +253,15 @@ async def rebuild_streams(
     """Rebuild some streams, for an application, as after an undo, which deletes the last entries of a log.
 
     The order is that of ``stream_ids``, of which there may be any number. ``redis`` is any asyncio client of
-    redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes. ``max_payload_megabytes``
-    must be what the workers are set to. When this returns, the rows are committed; look at each `refusal`.
+    redis-py, ``engine`` any of asyncpg. ``max_payload_megabytes`` must be what the workers are set to. When
+    this returns, the rows are committed; look at each `refusal`. Raises errors of the servers; to call again
+    then is safe.
 
     Delete the entries first, in one XDEL, then call this. If the process dies in between, the row stands
     where it stood, workers leave it alone and report it as diverged, and a later call mends it.
     """
+    check_stream_ids(stream_ids)
+    engine = read_committed(engine)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     rebuilder = Rebuilder(
         projection,

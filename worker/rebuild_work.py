@@ -14,7 +14,7 @@ from worker.judgement import Refusal
 from worker.projection import Projection
 from worker.rebuild import Rebuilt
 from worker.rebuild_progress import Shown, Step, Stopwatch, shown
-from worker.rebuild_reach import Reach, RebuildOptions, reach, without_log_or_row
+from worker.rebuild_reach import Reach, RebuildOptions, known_and_unknown, reach
 from worker.rebuild_screen import Report, print_report
 from worker.scope import find_streams
 from worker.settings import Settings
@@ -41,8 +41,7 @@ async def rebuild(
 async def _rebuild_named(reached: Reach) -> Report:
     """Rebuild streams that an operator named: without a campaign, since to do it again costs little."""
     options = reached.options
-    unknown = await without_log_or_row(reached, options.stream_ids)
-    streams = [stream_id for stream_id in options.stream_ids if stream_id not in set(unknown)]
+    streams, unknown = await known_and_unknown(reached, options.stream_ids)
     watch, rebuilt = Stopwatch(len(streams)), list[Rebuilt]()
     with shown(reached.projection.name, as_json=options.as_json) as screen:
         async with aclosing(reached.courtesy.parts(streams, _AT_ONCE)) as parts:

@@ -337,6 +337,31 @@ async def test_a_condition_that_is_none_is_told_in_a_sentence(
     assert len(await found(replica, ALL)) == len(STREAMS)
 
 
+async def test_a_condition_that_closes_its_parenthesis_ends_all_the_same(
+    replica: RebuildingReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.scope._ROWS_A_STEP", 7)
+    async with asyncio.timeout(10):
+        assert await found(replica, Scope(where="true) OR (true")) == sorted(STREAMS)
+
+
+async def test_a_condition_that_takes_too_long_is_to_blame_and_not_the_server(
+    replica: RebuildingReplica,
+) -> None:
+    looking = asyncio.create_task(found(replica, Scope(where="pg_sleep(60) IS NULL")))
+    cancel = """
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE wait_event = 'PgSleep' AND datname = current_database()"""
+
+    async def cancelled() -> bool:
+        async with replica.engine.connect() as connection:
+            return bool((await connection.execute(text(cancel))).all())
+
+    await wait_until(cancelled, "the condition to be under way, and cancelled")
+    with pytest.raises(ScopeError, match="too long over the condition"):
+        await looking
+
+
 async def test_a_condition_changes_nothing(replica: RebuildingReplica) -> None:
     await run(
         replica.engine,
