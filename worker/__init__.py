@@ -66,7 +66,7 @@ The parts
 `past`, `retelling`     a row as it was at any event, and every change on the way
 `moments`, `changes`    points in time as people name them; what changed between two rows
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
-`show`                  the same for applications
+`show`                  the same for applications; `application` what their engines and clients need
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `loading`    the schema; finding projections by name
 `app`                   the one place where parts are wired together
@@ -84,7 +84,10 @@ What never happens
 - A position never changes without its row, nor a row without its position: one transaction moves both.
 - A hint is never acknowledged before the commit of a pass that took it before reading the log.
 - No event waits for ever because its hint was lost: the sweep compares logs with rows.
-- A row whose log has lost its tail is never overwritten.
+- A row whose log has lost something is never overwritten, unless somebody accepts the loss.
+- A reader never sees a row that is rebuilt halfway: the fold of the whole log takes its place in one step.
+- A replica never writes a row that a newer version of the projection has written. It folds nothing onto a row
+  of an older version, but where the log has lost its beginning.
 - Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
 - An event of a type without handler never costs a query or a JSON decode.
 """
@@ -104,6 +107,8 @@ from worker.errors import (
     StreamDivergedError,
 )
 from worker.events import Event, EventId
+from worker.finding import Finding, Obstacle
+from worker.judgement import Refusal
 from worker.keys import Keys
 from worker.moments import parse_moment
 from worker.past import PastRow, row_changes
@@ -123,10 +128,12 @@ __all__ = [
     "EmitError",
     "Event",
     "EventId",
+    "Finding",
     "HistoryEntry",
     "InvalidEventError",
     "Keys",
     "NotProjectedError",
+    "Obstacle",
     "OutcomeUnknownError",
     "PastLostError",
     "PastRow",
@@ -135,6 +142,7 @@ __all__ = [
     "ProjectionTimeoutError",
     "ProjectionWorkerError",
     "Rebuilt",
+    "Refusal",
     "RejectedEventError",
     "Remark",
     "RuleReader",

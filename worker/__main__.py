@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C ends it quietly, even while its modules are being imported."""
+    """Run the command line. Ctrl-C ends it quietly, once this package itself has been imported."""
     try:
         from worker.cli import main as run_command_line
 

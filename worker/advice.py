@@ -17,7 +17,8 @@ def advice(view: StreamView) -> Iterator[str]:
     if view.standing is Standing.DIVERGED:
         yield f"if events were taken back on purpose, {rebuild}; else find out what Redis has lost"
     if view.standing is Standing.LOG_GONE:
-        yield "if the conversation was deleted, delete its row, too; else find out what Redis has lost"
+        prune = f"projection-worker rebuild --prune --stream {stream}"
+        yield f"if the conversation was deleted, {prune}; else find out what Redis has lost"
     if view.standing is Standing.UNREADABLE:
         yield "find out who wrote that key, and delete it"
     if view.row_version is not None and view.row_version < view.version:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from worker.loading import load_projections
@@ -20,17 +22,26 @@ def storable(text: str) -> str:
 
 def chosen_projection(settings: Settings, name: str | None) -> Projection:
     """The projection of that name; without one, the only one that there is."""
-    projections = load_projections(settings.projections)
-    chosen = [projection for projection in projections if name in (None, projection.name)]
-    if len(chosen) == 1:
-        return chosen[0]
-    names = " or ".join(projection.name for projection in projections)
-    if name is None:
+    chosen = chosen_projections(settings, name)
+    if len(chosen) > 1:
         raise typer.BadParameter(
             f"Module {settings.projections} declares several projections: say with --projection which is "
-            f"meant, {names}."
+            f"meant, {_names(chosen)}."
         )
-    raise typer.BadParameter(
-        f"Module {settings.projections} declares no projection {name!r}, but {names}: name another one, or "
-        "set WORKER_PROJECTIONS to the module that does."
-    )
+    return chosen[0]
+
+
+def chosen_projections(settings: Settings, name: str | None) -> list[Projection]:
+    """The projection of that name; without one, all."""
+    projections = load_projections(settings.projections)
+    chosen = [projection for projection in projections if name in (None, projection.name)]
+    if not chosen:
+        raise typer.BadParameter(
+            f"Module {settings.projections} declares no projection {name!r}, but {_names(projections)}: name "
+            "another one, or set WORKER_PROJECTIONS to the module that does."
+        )
+    return chosen
+
+
+def _names(projections: Sequence[Projection]) -> str:
+    return " or ".join(projection.name for projection in projections)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from time import monotonic
 
 from worker.campaign import LEASE_SECONDS, Campaign, Campaigns, Chunk, RefusedStream
 from worker.courtesy import Courtesy
@@ -109,16 +109,16 @@ class CampaignWorker:
     async def _rebuild(self, chunk: Chunk) -> None:
         """Rebuild a chunk and say so; at a stop it stays in hand, undone."""
         results: list[Rebuilt] = []
-        for part in self._courtesy.parts(chunk.stream_ids, len(chunk.stream_ids)):
-            await self._courtesy.before(len(part))
-            if self._stop.is_set():
-                return
-            began = monotonic()
-            rebuilt = await self._persevere("rebuilding", partial(self._rebuild_part, part))
-            if rebuilt is None:
-                return
-            results += rebuilt
-            self._courtesy.worked(monotonic() - began)
+        undone = chunk.stream_ids
+        async with aclosing(self._courtesy.parts(chunk.stream_ids, len(chunk.stream_ids))) as parts:
+            async for part in parts:
+                rebuilt = await self._persevere("rebuilding", partial(self._rebuild_part, part))
+                if rebuilt is None:
+                    return
+                results += rebuilt
+                undone = undone[len(part) :]
+        if undone:
+            return
         done = partial(
             self._campaigns.note_done,
             self._campaign.id,

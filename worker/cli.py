@@ -10,7 +10,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from redis.exceptions import RedisError
@@ -34,7 +34,7 @@ from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
 from worker.terminal import print_json, run_to_end
-from worker.trouble import describe
+from worker.trouble import sentence
 from worker.verify_cli import verify
 
 app = typer.Typer(
@@ -195,12 +195,16 @@ def main() -> None:
         _fail(str(error), 1)
     except ProjectionWorkerError as error:
         _fail(str(error), 2)
-    except (RedisError, SQLAlchemyError, OSError) as error:
-        _fail(f"A server could not be reached or refused. {describe(error)}", 1)
+    except RedisError as error:
+        _fail(f"Redis, which REDIS_URL names, could not be reached or refused. {sentence(error)}", 1)
+    except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}. Give the path of a file that can be read.", 2)
+        _fail(f"PostgreSQL, which DATABASE_URL names, could not be reached or refused. {sentence(error)}", 1)
 
 
-def _fail(sentence: str, code: int) -> None:
-    sys.stderr.write(f"{sentence}\n")
+def _fail(told: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{told}\n")
     sys.exit(code)
 
 

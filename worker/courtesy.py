@@ -1,14 +1,15 @@
 """Keeping a rebuild out of the way of live projection: pauses between its parts.
 
 While hints wait for longer than live projection lets them wait by itself, the rebuild works for a smaller
-share of the time, and for a larger one again once they do not. It never stops altogether: live projection
-that is always behind must not keep a rebuild from ending.
+share of the time, in smaller parts and on one at a time, and for a larger share again once they do not. It
+never stops altogether: live projection that is always behind must not keep a rebuild from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
 
@@ -22,8 +23,9 @@ from worker.waiting import wait_for
 
 _PATIENCE_SECONDS = 0.05
 _LOOK_EVERY_SECONDS = 0.2
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 1 / 6
 _MORE_SHARE = 0.1
+_ALONE_BELOW_SHARE = 0.5
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
@@ -93,19 +95,33 @@ class Courtesy:
         self._share = Share()
         self._looked_at = float("-inf")
         self._worked = 0.0
+        self._alone = asyncio.Lock()
 
-    def parts(self, stream_ids: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-        """Streams in parts between which there may be pauses: so many, or fewer where the rate is low."""
-        size = min(most, self._rate.in_half_a_second) if self._rate else most
-        for at in range(0, len(stream_ids), size):
-            yield stream_ids[at : at + size]
+    async def parts(self, stream_ids: Sequence[str], most: int) -> AsyncGenerator[Sequence[str], None]:
+        """Streams in parts of so many at most, each when its time has come; none any more after a stop.
 
-    def worked(self, seconds: float) -> None:
-        """A part took so long; whoever begins the next one rests for it."""
-        self._worked += seconds
+        What is done before the next part is asked for is taken for the work on a part. Close it when leaving
+        it early.
+        """
+        at = 0
+        while at < len(stream_ids):
+            part = stream_ids[at : at + self._size(most)]
+            await self._rest(len(part))
+            if self._stop.is_set():
+                return
+            async with self._alone if self._share.value < _ALONE_BELOW_SHARE else nullcontext():
+                began = monotonic()
+                yield part
+                self._worked += monotonic() - began
+            at += len(part)
 
-    async def before(self, streams: int) -> None:
-        """Wait, no longer than until a stop, until so many streams may be rebuilt."""
+    def _size(self, most: int) -> int:
+        """While live projection is behind, half as many: smaller parts keep it waiting for less long."""
+        size = -(-most // 2) if self._share.value < _ALONE_BELOW_SHARE else most
+        return min(size, self._rate.in_half_a_second) if self._rate else size
+
+    async def _rest(self, streams: int) -> None:
+        """Wait, no longer than until a stop, until so many streams may be worked on."""
         if self._yields:
             worked, self._worked = self._worked, 0.0
             await self._look()

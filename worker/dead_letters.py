@@ -1,8 +1,8 @@
 """What operators do with dead letters: look at them, have them tried again, skip their events.
 
-Applications may call these functions, too, with an engine such as `worker.database.make_engine` makes: of
-asyncpg, with READ COMMITTED transactions. After `retry_letters` and `skip_letter` call `hint_streams`, so
-that workers learn of it at once; without it they find out by themselves, within about a sweep.
+Applications may call these functions, too, with any engine of asyncpg. After `retry_letters` and
+`skip_letter` call `hint_streams`, so that workers learn of it at once; without it they find out by
+themselves, within about a sweep.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from worker.application import read_committed
 from worker.errors import LetterRefusedError
 from worker.events import EventId
 from worker.keys import Keys
@@ -101,7 +102,7 @@ async def retry_letters(engine: AsyncEngine, letters: Collection[StoredLetter]) 
         # One transaction each, which never waits for a second lock: a worker may lock several letters in
         # another order. If the process dies in between, those before are due, the others as they were.
         key = (letter.projection, letter.stream_id, str(letter.event_id))
-        async with engine.begin() as connection:
+        async with read_committed(engine).begin() as connection:
             await connection.exec_driver_sql(BEGIN)
             if (await connection.exec_driver_sql(_RETRY, key)).rowcount:
                 retried.append(letter)
@@ -117,7 +118,7 @@ async def skip_letter(
     nothing, where there is no such letter or its event was passed, skipped or applied meanwhile.
     """
     table = Table(projection, engine.dialect)
-    async with engine.begin() as connection:
+    async with read_committed(engine).begin() as connection:
         await connection.exec_driver_sql(BEGIN)
         # The fence comes first. It locks the row, or makes it and so locks it. Whoever loaded it before loses
         # the comparison, whoever loads it after our commit sees the skip. Workers, too, lock rows before

@@ -30,7 +30,9 @@ class DryRun:
 
     Counts are of streams, but ``columns``, which counts rows in which each would change. ``versions`` counts
     rows by the version that they are of now. ``total_streams`` is how many there are to look at. ``refusals``
-    counts streams that would not be rebuilt; the first ``limit`` of them are in ``told``.
+    counts streams that would not be rebuilt; the first ``limit`` of them are in ``told``. ``unknown`` are
+    streams that were named and do not exist. ``estimate_seconds`` is the least that a rebuild would take,
+    None where nothing was looked at.
     """
 
     limit: int
@@ -44,7 +46,13 @@ class DryRun:
     versions: dict[int, int] = field(default_factory=dict)
     refusals: dict[Refusal, int] = field(default_factory=dict)
     told: list[RefusedStream] = field(default_factory=list)
-    estimate_seconds: float = 0.0
+    unknown: list[str] = field(default_factory=list)
+    estimate_seconds: float | None = None
+
+    @property
+    def fine(self) -> bool:
+        """Whether every stream was looked at, and would be rebuilt."""
+        return not (self.refusals or self.unknown) and self.streams == self.total_streams
 
     def note(self, preview: Preview) -> None:
         """Take one stream in."""

@@ -83,7 +83,7 @@ def without_row(stream_id: str, heeded: Heeded | None, running: int, first_event
     ``first_event`` is the first that makes a row, None where the log holds no such event.
     """
     if first_event is None:
-        return Finding(stream_id, obstacle=Obstacle.NOTHING)
+        return Finding(stream_id, obstacle=Obstacle.NOTHING, detail="Neither a row nor an event for one.")
     if stopped := _stopped(heeded or NOTHING_TO_HEED, None, running):
         return Finding(stream_id, obstacle=Obstacle.BLOCKED, detail=stopped)
     return Finding(stream_id, missing=first_event)

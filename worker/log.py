@@ -21,7 +21,7 @@ from worker.events import (
     parse_stream_id,
 )
 from worker.keys import Keys
-from worker.redis_client import Script, pairs, pipelined, reading_client, refused
+from worker.redis_client import Script, pairs, pipelined, refused
 
 NO_STREAM: Final = "no stream"
 """In place of an event id: the key holds something else."""
@@ -309,19 +309,6 @@ class Log:
             else:
                 streams.append(stream_id)
         return int(cursor), streams, unusable
-
-
-def log_of_application(
-    redis: Redis, keys: Keys, types: Collection[str], max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES
-) -> Log:
-    """The logs over the connections of an application's client, whatever it does to replies."""
-    return Log(
-        reading_client(redis),
-        keys,
-        types,
-        max_payload_bytes=int(max_payload_megabytes * 1024 * 1024),
-        page_bytes=PAGE_MEGABYTES * 1024 * 1024,
-    )
 
 
 def _extent(reply: Any, wanted: str | None) -> Extent:

@@ -11,9 +11,10 @@ from redis.asyncio.connection import ConnectionPool
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.application import check_stream_id
 from worker.awaited import AwaitedEvent
 from worker.errors import DeclarationError
-from worker.events import EventId, parse_stream_id
+from worker.events import EventId
 from worker.keys import Keys
 from worker.loading import load_projections
 from worker.projection import Projection
@@ -77,7 +78,7 @@ async def wait_until_projected(
     """
     if isinstance(event_id, str):
         event_id = EventId.parse(event_id)
-    _check_stream_id(stream_id)
+    check_stream_id(stream_id)  # Nobody else's wait is to suffer from what PostgreSQL does not take.
     projection = projection or _declared_projection()
     pool = redis.connection_pool if redis is not None else None
     scope = _Scope(asyncio.get_running_loop(), engine.sync_engine, pool, projection, keys)
@@ -95,16 +96,6 @@ async def wait_until_projected(
         raise awaited.timed_out(timeout, watch.watcher.troubles)
     if isinstance(answer := awaited.answer.result(), BaseException):
         raise answer
-
-
-def _check_stream_id(stream_id: str) -> None:
-    """Nobody else's wait is to suffer from what PostgreSQL does not take."""
-    try:
-        usable = parse_stream_id(stream_id.encode()) is not None
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise ValueError(f"{stream_id[:100]!r} is no stream id; give that which the event was emitted to")
 
 
 def _start(scope: _Scope, engine: AsyncEngine, redis: Redis | None) -> _Watch:

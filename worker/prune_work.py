@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 
 from worker.errors import ScopeError
@@ -70,14 +71,14 @@ async def prune(
     """Remove rows that were listed, unless they have a log by now, and print; whether it came to its end."""
     removed: list[str] = []
     done = 0
-    async with reach(settings, projection, options, stop) as reached:
-        for part in reached.courtesy.parts(stream_ids, _AT_ONCE):
-            await reached.courtesy.before(len(part))
-            action = partial(reached.rebuilder.prune, part)
-            results = None if stop.is_set() else await reached.persevere("pruning", action)
-            if results is None:
-                break
-            removed += results
-            done += len(part)
+    async with (
+        reach(settings, projection, options, stop) as reached,
+        aclosing(reached.courtesy.parts(stream_ids, _AT_ONCE)) as parts,
+    ):
+        async for part in parts:
+            results = await reached.persevere("pruning", partial(reached.rebuilder.prune, part))
+            if results is not None:
+                removed += results
+                done += len(part)
     print_pruned(stream_ids, removed, as_json=options.as_json)
     return done == len(stream_ids)

@@ -7,12 +7,13 @@ meanwhile, the rebuild reads on from where its fold ends, and tries again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.application import check_stream_ids, log_of_application, read_committed
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
 from worker.dead_letters import hint_streams
@@ -21,7 +22,7 @@ from worker.events import is_event_id
 from worker.judgement import Refusal, Verdict, judge, replacement
 from worker.keys import Keys
 from worker.letters import letter_of
-from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log, log_of_application
+from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log
 from worker.moved import write_moved
 from worker.projection import Projection
 from worker.redis_client import pipelined
@@ -55,12 +56,16 @@ class Rebuilt:
 
 @dataclass(slots=True)
 class _Rebuild:
-    """One call under way. ``begun`` are folds to go on with, each with the head that its row had then."""
+    """One call under way. ``begun`` are folds to go on with, each with the head that its row had then.
+
+    ``stopped`` are streams that live projection left alone, and whose hints it acknowledged all the same.
+    """
 
     accept_loss: bool
     deliberate: bool
     results: dict[str, Rebuilt] = field(default_factory=dict)
     begun: dict[str, tuple[RowHead | None, FoldedLog]] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
 
 
 class Rebuilder:
@@ -108,7 +113,7 @@ class Rebuilder:
                 break
         detail = "Others keep the row locked, or move it all the time; try again."
         work.results.update({s: Rebuilt(s, Refusal.BUSY, detail) for s in moving})
-        await self._tell(work.results)
+        await self._tell(work)
         return [work.results[stream_id] for stream_id in dict.fromkeys(stream_ids)]
 
     async def _attempt(self, stream_ids: Sequence[str], work: _Rebuild) -> list[str]:
@@ -120,6 +125,8 @@ class Rebuilder:
         requests = [ReplayRequest(s, skipped.get(s, ())) for s in stream_ids]
         folded = await fold_logs(self._logs, self._projection, requests, begun)
         extents = await self._logs.extents({s: _position(heads[s]) for s in stream_ids})
+        work.stopped |= {s for s in stream_ids if not extents[s].holds}
+        work.stopped |= {s for s, heeded in loaded.heeded.items() if heeded.open}
         writes: list[RowWrite] = []
         for stream_id in stream_ids:
             verdict = self._judge(heads[stream_id], folded[stream_id], extents[stream_id], work)
@@ -190,17 +197,19 @@ class Rebuilder:
         await hint_streams(self._logs.redis, self._logs.keys, removed)
         return sorted(removed)
 
-    async def _tell(self, results: Mapping[str, Rebuilt]) -> None:
-        """Have workers look at what was rebuilt: its log may have grown, and they may think it diverged.
+    async def _tell(self, work: _Rebuild) -> None:
+        """Have workers look at streams that go on now, and those who wait at all that was rebuilt.
 
-        Who waits for a stream's events may look, too. Dying before this leaves it to the sweep, and to looks
+        News of any other stream have their own hints. Dying before this leaves it to the sweep, and to looks
         now and then.
         """
-        done = [stream_id for stream_id, result in results.items() if result.refusal is None]
+        done = [stream_id for stream_id, result in work.results.items() if result.refusal is None]
+        if not done:
+            return
         await self._diverged.forget(done)
-        await hint_streams(self._logs.redis, self._logs.keys, done)
+        await hint_streams(self._logs.redis, self._logs.keys, work.stopped.intersection(done))
         channel = self._logs.keys.moved(self._projection.name)
-        await pipelined(self._logs.redis, [("PUBLISH", channel, write_moved(done))] if done else [])
+        await pipelined(self._logs.redis, [("PUBLISH", channel, write_moved(done))])
 
 
 def _is_needed(head: RowHead | None, folded: FoldedLog, extent: Extent, work: _Rebuild) -> bool:
@@ -244,12 +253,15 @@ async def rebuild_streams(
     """Rebuild some streams, for an application, as after an undo, which deletes the last entries of a log.
 
     The order is that of ``stream_ids``, of which there may be any number. ``redis`` is any asyncio client of
-    redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes. ``max_payload_megabytes``
-    must be what the workers are set to. When this returns, the rows are committed; look at each `refusal`.
+    redis-py, ``engine`` any of asyncpg. ``max_payload_megabytes`` must be what the workers are set to. When
+    this returns, the rows are committed; look at each `refusal`. Raises errors of the servers; to call again
+    then is safe.
 
     Delete the entries first, in one XDEL, then call this. If the process dies in between, the row stands
     where it stood, workers leave it alone and report it as diverged, and a later call mends it.
     """
+    check_stream_ids(stream_ids)
+    engine = read_committed(engine)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     rebuilder = Rebuilder(
         projection,

@@ -19,7 +19,7 @@ from worker.rebuild_screen import print_pruned
 from worker.rebuild_work import rebuild as rebuild_rows
 from worker.scope import Scope
 from worker.settings import Settings, load_settings
-from worker.terminal import run_until_stopped
+from worker.terminal import counted, run_until_stopped
 
 
 def rebuild(
@@ -48,7 +48,8 @@ def rebuild(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing rows.")] = False,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, metavar="STREAMS", help="At most so many streams a second.")
+        float | None,
+        typer.Option(min=0.001, max=1e6, metavar="STREAMS", help="At most so many streams a second."),
     ] = None,
     yields: Annotated[
         bool, typer.Option("--yield/--no-yield", help="Work less while live projection is behind.")
@@ -106,11 +107,11 @@ def _prune(
     stream_ids = run_until_stopped(partial(find_prunable, settings, projection, options))
     if stream_ids is None:
         return 1
-    if dry_run:
+    if dry_run or not stream_ids:
         if options.as_json:
             print_pruned(stream_ids, [], as_json=True)
         return 0
-    if stream_ids and not yes:
+    if not yes:
         _confirm(stream_ids)
     return 0 if run_until_stopped(partial(prune, settings, projection, options, stream_ids)) else 1
 
@@ -118,4 +119,4 @@ def _prune(
 def _confirm(stream_ids: Sequence[str]) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("There is nobody to ask whether these rows are to be removed; give --yes.")
-    typer.confirm(f"Remove {len(stream_ids):,} rows for ever?", abort=True)
+    typer.confirm(f"Remove {counted(len(stream_ids), 'row')} for ever?", abort=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 
 from worker.dry_run import DryRun
 from worker.preview import Previewer
 from worker.projection import Projection
 from worker.rebuild_progress import Stopwatch, shown
-from worker.rebuild_reach import RebuildOptions, reach
+from worker.rebuild_reach import RebuildOptions, known_and_unknown, reach
 from worker.rebuild_screen import print_dry_run
 from worker.scope import find_streams
 from worker.settings import Settings
@@ -24,25 +25,24 @@ async def look_only(
     dry = DryRun(options.limit)
     named = bool(options.stream_ids)
     async with reach(settings, projection, options, stop) as reached:
-        streams = options.stream_ids or await find_streams(
-            options.scope, reached.logs, reached.store, projection
-        )
+        if named:
+            streams, dry.unknown = await known_and_unknown(reached, options.stream_ids)
+        else:
+            streams = await find_streams(options.scope, reached.logs, reached.store, projection)
         previewer = Previewer(reached.logs, reached.servers.engine, projection)
         watch = Stopwatch(len(streams))
         with shown(projection.name, as_json=options.as_json) as screen:
-            for part in reached.courtesy.parts(streams, _AT_ONCE):
-                await reached.courtesy.before(len(part))
-                action = partial(
-                    previewer.preview, part, accept_loss=options.scope.accept_loss, deliberate=named
-                )
-                previews = None if stop.is_set() else await reached.persevere("previewing", action)
-                if previews is None:
-                    break
-                for preview in previews:
-                    dry.note(preview)
-                screen.show(watch.step(dry.streams, refused=sum(dry.refusals.values())))
+            async with aclosing(reached.courtesy.parts(streams, _AT_ONCE)) as parts:
+                async for part in parts:
+                    action = partial(
+                        previewer.preview, part, accept_loss=options.scope.accept_loss, deliberate=named
+                    )
+                    for preview in await reached.persevere("previewing", action) or ():
+                        dry.note(preview)
+                    screen.show(watch.step(dry.streams, refused=sum(dry.refusals.values())))
     dry.total_streams = len(streams)
-    # What is not rebuilt in pauses is rebuilt about as fast as it is previewed.
-    dry.estimate_seconds = len(streams) * watch.seconds / max(1, dry.streams)
+    # A rebuild reads as much, and writes besides, which takes most of the time where logs are short.
+    if dry.streams:
+        dry.estimate_seconds = len(streams) * watch.seconds / dry.streams
     print_dry_run(projection.name, dry, as_json=options.as_json)
-    return not dry.refusals and dry.streams == len(streams)
+    return dry.fine

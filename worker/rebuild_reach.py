@@ -62,12 +62,16 @@ async def reach(
 ) -> AsyncIterator[Reach]:
     """Connect to both servers. Raises SchemaError, and errors of a server that cannot be reached at all.
 
-    Once it works, servers that go away are waited for.
+    Once it works, servers that go away are waited for; not so operators, who are to mend what they are told.
     """
     async with connect(settings, 2) as servers:
         await check_schema(servers.engine)
         persevere = Perseverance(
-            stop, projection=projection.name, races=projection.races, renew=partial(renew, servers.redis)
+            stop,
+            projection=projection.name,
+            races=projection.races,
+            await_operators=False,
+            renew=partial(renew, servers.redis),
         )
         # In small pages: while a server answers with a large one, it answers nobody else.
         logs = make_log(settings, servers.redis, projection, page_bytes=_PAGE_BYTES)
@@ -94,8 +98,9 @@ async def reach(
         )
 
 
-async def without_log_or_row(reached: Reach, stream_ids: Sequence[str]) -> list[str]:
-    """Those of these streams that do not exist."""
+async def known_and_unknown(reached: Reach, stream_ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of these streams that exist, and those that have neither a log nor a row."""
     rows = await reached.store.stamps(stream_ids)
     extents = await reached.logs.extents(dict.fromkeys(stream_ids))
-    return [s for s in stream_ids if s not in rows and not extents[s].exists]
+    known = [s for s in stream_ids if s in rows or extents[s].exists]
+    return known, [s for s in stream_ids if s not in set(known)]

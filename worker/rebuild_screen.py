@@ -11,7 +11,7 @@ from worker.campaign import RefusedStream
 from worker.dry_run import DryRun
 from worker.judgement import Refusal
 from worker.rebuild import Rebuilt
-from worker.terminal import print_json_line, printable
+from worker.terminal import counted, print_json_line, print_unknown, printable
 
 _STREAMS_LISTED = 100
 
@@ -65,8 +65,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
         typer.echo(printable(f"{refused.stream_id}: {refused.refusal}. {refused.detail}"))
     if untold := report.refused - len(report.told):
         typer.echo(f"And {counted(untold, 'stream')} more; a higher --limit tells of them.")
-    for stream_id in report.unknown:
-        typer.echo(printable(f"Stream {stream_id!r} has neither a log nor a row."), err=True)
+    print_unknown(report.unknown)
     typer.echo(
         f"{report.projection}: rebuilt {counted(report.rebuilt, 'stream')} of {report.streams:,} from "
         f"{counted(report.events, 'event')} in {report.seconds:,.1f} s.{_reasons(report.refusals)}"
@@ -99,15 +98,21 @@ def print_dry_run(projection: str, dry: DryRun, *, as_json: bool) -> None:
         typer.echo(printable(f"{column}: {counted(rows, 'row')}; {change}"))
     for refused in dry.told:
         typer.echo(printable(f"{refused.stream_id}: {refused.refusal}. {refused.detail}"))
+    print_unknown(dry.unknown)
     versions = ", ".join(f"{rows:,} of version {version}" for version, rows in sorted(dry.versions.items()))
     looked = f" (of {dry.total_streams:,}; it was stopped)" if dry.streams < dry.total_streams else ""
     for sentence in (
         f"{projection}: looked at {counted(dry.streams, 'stream')}{looked}; rows now: {versions or 'none'}.",
         f"A rebuild would change {counted(dry.changed, 'row')}, make {dry.made:,} and leave "
         f"{dry.unchanged:,} as they are.{_reasons(dry.refusals)}",
-        f"It would take about {dry.estimate_seconds:,.0f} s. Nothing was written.",
+        f"{_estimate(dry)}Nothing was written.",
     ):
         typer.echo(sentence)
+
+
+def _estimate(dry: DryRun) -> str:
+    seconds = dry.estimate_seconds
+    return "" if seconds is None else f"It would take at least {seconds:,.0f} s. "
 
 
 def print_prunable(stream_ids: Sequence[str], rows: int, *, as_json: bool) -> None:
@@ -128,8 +133,3 @@ def print_pruned(listed: Sequence[str], removed: Sequence[str], *, as_json: bool
         return
     kept = f" {len(listed) - len(removed):,} were left." if len(removed) < len(listed) else ""
     typer.echo(f"Removed {counted(len(removed), 'row')} with their claims.{kept}")
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

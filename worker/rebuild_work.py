@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 
 from worker.campaign import Campaign, CampaignProgress, Campaigns, RefusedStream
@@ -14,7 +14,7 @@ from worker.judgement import Refusal
 from worker.projection import Projection
 from worker.rebuild import Rebuilt
 from worker.rebuild_progress import Shown, Step, Stopwatch, shown
-from worker.rebuild_reach import Reach, RebuildOptions, reach, without_log_or_row
+from worker.rebuild_reach import Reach, RebuildOptions, known_and_unknown, reach
 from worker.rebuild_screen import Report, print_report
 from worker.scope import find_streams
 from worker.settings import Settings
@@ -22,7 +22,6 @@ from worker.waiting import unless, wait_for
 
 _AT_ONCE = 50
 _LOOK_SECONDS = 0.5
-_NICE = 10
 _GO_ON = "Not finished; start the same command again to go on where it stopped."
 _GIVEN_UP = "This rebuild was given up: another one was started with --restart, or by a newer version."
 
@@ -31,8 +30,6 @@ async def rebuild(
     settings: Settings, projection: Projection, options: RebuildOptions, stop: asyncio.Event
 ) -> bool:
     """Rebuild until all is done or ``stop`` is set, and print; whether every stream was rebuilt."""
-    if options.yields:
-        os.nice(_NICE)
     async with reach(settings, projection, options, stop) as reached:
         report = await (_rebuild_named(reached) if options.stream_ids else _join_campaign(reached))
     if report is None:
@@ -44,20 +41,16 @@ async def rebuild(
 async def _rebuild_named(reached: Reach) -> Report:
     """Rebuild streams that an operator named: without a campaign, since to do it again costs little."""
     options = reached.options
-    unknown = await without_log_or_row(reached, options.stream_ids)
-    streams = [stream_id for stream_id in options.stream_ids if stream_id not in set(unknown)]
+    streams, unknown = await known_and_unknown(reached, options.stream_ids)
     watch, rebuilt = Stopwatch(len(streams)), list[Rebuilt]()
     with shown(reached.projection.name, as_json=options.as_json) as screen:
-        for part in reached.courtesy.parts(streams, _AT_ONCE):
-            await reached.courtesy.before(len(part))
-            action = partial(
-                reached.rebuilder.rebuild, part, accept_loss=options.scope.accept_loss, deliberate=True
-            )
-            results = None if reached.stop.is_set() else await reached.persevere("rebuilding", action)
-            if results is None:
-                break
-            rebuilt += results
-            screen.show(watch.step(len(rebuilt)))
+        async with aclosing(reached.courtesy.parts(streams, _AT_ONCE)) as parts:
+            async for part in parts:
+                action = partial(
+                    reached.rebuilder.rebuild, part, accept_loss=options.scope.accept_loss, deliberate=True
+                )
+                rebuilt += await reached.persevere("rebuilding", action) or ()
+                screen.show(watch.step(len(rebuilt)))
     refused = [RefusedStream(of.stream_id, of.refusal, of.detail) for of in rebuilt if of.refusal]
     finished = len(rebuilt) == len(streams)
     return Report(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from worker.health import Health
-from worker.trouble import Trouble, classify, describe, remedy
+from worker.trouble import Trouble, classify, describe, sentence
 from worker.waiting import heed_cancellation, wait_for
 
 log = structlog.get_logger(__name__)
@@ -72,6 +72,7 @@ class Perseverance:
     One line is logged when trouble starts, one when it ends, and one a minute with counts in between. What
     fails is reported to ``health`` until it works. Once ``stop`` is set, an action that fails is given up.
 
+    Without ``await_operators`` an error that only an operator can mend is raised, too: commands have one.
     ``races`` as for `classify`. ``renew`` is called, before the pause, with every error that asks for a new
     connection, to give up those that only look sound; it must not raise, nor wait for long.
     """
@@ -83,12 +84,14 @@ class Perseverance:
         *,
         projection: str | None = None,
         races: Collection[str] = (),
+        await_operators: bool = True,
         renew: Callable[[BaseException], Awaitable[None]] | None = None,
     ) -> None:
         self._stop = stop
         self._health = health or Health()
         self._projection = projection
         self._races = races
+        self._hopeless = {Trouble.FATAL} | (set() if await_operators else {Trouble.MISCONFIGURED})
         self._renew = renew
         self._spells: dict[str, _Spell] = {}
 
@@ -102,7 +105,7 @@ class Perseverance:
                 result = await action()
             except Exception as error:
                 trouble = classify(error, self._races)
-                if trouble is Trouble.FATAL:
+                if trouble in self._hopeless:
                     raise
                 if self._stop.is_set():
                     log.warning("given_up_at_stop", **self._names(doing), error=describe(error))
@@ -118,11 +121,11 @@ class Perseverance:
         spell = self._spells.setdefault(doing, _Spell())
         spell.fail(trouble, now)
         if spell.lasts(trouble, now):
-            self._health.report(doing, _sentence(error), self._projection)
+            self._health.report(doing, sentence(error), self._projection)
             if spell.to_tell(now):
                 counts = {"failures": spell.failures, "seconds": round(now - spell.began, 1)}
                 log.warning(
-                    "retrying", **self._names(doing), trouble=trouble.value, error=_sentence(error), **counts
+                    "retrying", **self._names(doing), trouble=trouble.value, error=sentence(error), **counts
                 )
         if trouble is Trouble.RECONNECT and self._renew is not None:
             await self._renew(error)
@@ -145,9 +148,3 @@ class Perseverance:
 
     def _names(self, doing: str) -> dict[str, str]:
         return {"doing": doing} | ({"projection": self._projection} if self._projection else {})
-
-
-def _sentence(error: Exception) -> str:
-    """What is wrong, and what to do about it if that is an operator's to do."""
-    help_ = remedy(error)
-    return f"{describe(error)}. {help_}" if help_ else describe(error)

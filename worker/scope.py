@@ -16,6 +16,7 @@ from worker.trouble import Trouble, classify, describe, sqlstate
 _SCAN_KEYS = 500
 _ROWS_A_STEP = 2_000
 _READ_ONLY = "25006"
+_CANCELLED = "57014"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,13 @@ async def find_streams(
     conditions += [] if scope.of_rows else ["last_event_id IS NOT NULL"]
     try:
         streams = await _streams_of_rows(store, conditions)
-    except DBAPIError as error:
+    except (DBAPIError, TimeoutError) as error:
         if scope.where is None or not _is_to_blame(error):
             raise
+        if isinstance(error, TimeoutError) or sqlstate(error) == _CANCELLED:
+            raise ScopeError(
+                f"PostgreSQL took too long over the condition {scope.where!r}: give a quicker one."
+            ) from None
         raise ScopeError(
             f"PostgreSQL does not take the condition {scope.where!r}. {describe(error)}. "
             "Give one that could stand behind WHERE."
@@ -67,9 +72,11 @@ async def find_streams(
     return sorted(streams)
 
 
-def _is_to_blame(error: DBAPIError) -> bool:
+def _is_to_blame(error: DBAPIError | TimeoutError) -> bool:
     """Whether an error is the condition's, and not the server's."""
-    return classify(error) in (Trouble.MISCONFIGURED, Trouble.POISON) or sqlstate(error) == _READ_ONLY
+    if isinstance(error, TimeoutError) or sqlstate(error) in (_READ_ONLY, _CANCELLED):
+        return True
+    return classify(error) in (Trouble.MISCONFIGURED, Trouble.POISON)
 
 
 async def _streams_of_rows(store: Store, conditions: list[str]) -> set[str]:

@@ -1,8 +1,8 @@
 """What applications call to look at a stream and into its past; `projection-worker show` does the same.
 
-``redis`` is any asyncio client of redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine`
-makes. Nothing here writes. ``max_payload_megabytes`` must be what the workers are set to, since events with
-more data are not applied.
+``redis`` is any asyncio client of redis-py, ``engine`` any of asyncpg. Nothing here writes. ValueError says
+that nothing can have such a stream id. ``max_payload_megabytes`` must be what the workers are set to, since
+events with more data are not applied.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.application import check_stream_id, log_of_application
 from worker.events import EventId
 from worker.keys import Keys
-from worker.log import MAX_PAYLOAD_MEGABYTES, log_of_application
+from worker.log import MAX_PAYLOAD_MEGABYTES
 from worker.moments import END
 from worker.past import Past, PastRow
 from worker.projection import Projection
@@ -34,6 +35,7 @@ async def show_stream(
     max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES,
 ) -> StreamView:
     """How a stream stands: its row, how far it is behind its log, and what keeps it from following."""
+    check_stream_id(stream_id)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     return await look_at_stream(projection, logs, engine, stream_id)
 
@@ -55,6 +57,7 @@ async def row_at(
     other streams' claims those are known that are projected. Raises PastLostError where the log no longer
     begins where the row does, unless the loss is accepted; then the row may be wrong.
     """
+    check_stream_id(stream_id)
     past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
     return await past.row_at(stream_id, up_to, accept_loss=accept_loss)
 
@@ -75,5 +78,6 @@ def history(
     Applied one after the other to a new row, the changes give what `row_at` tells. The log is read page by
     page while you iterate. Raises like `row_at`.
     """
+    check_stream_id(stream_id)
     past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
     return past.history(stream_id, up_to=up_to, accept_loss=accept_loss)

@@ -26,7 +26,7 @@ from worker.settings import Settings
 from worker.show_screen import print_difference, print_entry, print_past_row, print_view
 from worker.standing import Standing, look_at_stream
 from worker.store import Store
-from worker.terminal import printable
+from worker.terminal import print_unknown, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,7 @@ async def _is_known(look: Look, reach: _Reach) -> bool:
 
 
 def _complain_of_nothing(look: Look) -> None:
-    complaint = f"Stream {look.stream_id!r} has neither a row nor a log; see whether it is spelled rightly."
-    typer.echo(printable(complaint), err=True)
+    print_unknown([look.stream_id])
 
 
 def _warn(loss: Loss | None) -> None:

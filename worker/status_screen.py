@@ -22,6 +22,7 @@ from worker.migrate import check_schema
 from worker.projection import Projection
 from worker.settings import Settings
 from worker.status import ProjectionStatus, take_status
+from worker.terminal import counted
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
@@ -149,7 +150,7 @@ def _blocked(status: ProjectionStatus) -> str:
 
 
 def _replicas(status: ProjectionStatus) -> Table:
-    table = Table(title=f"{len(status.replicas)} replicas", title_justify="left")
+    table = Table(title=counted(len(status.replicas), "replica"), title_justify="left")
     for heading in (
         "replica",
         "up",

@@ -108,11 +108,12 @@ class Store:
 
         Whatever the conditions do, they change nothing. In the order of `streams_after`.
         """
-        # A line of its own for each, since it may end in a comment.
-        wanted = "".join(f" AND (\n{condition}\n)" for condition in conditions)
+        # A line of its own for each, since it may end in a comment. A query of its own for all, so that one
+        # which closes its parenthesis has no say in where a page begins: the walk would never end.
+        wanted = " AND ".join(f"(\n{condition}\n)" for condition in conditions)
         sql = f"""
-            SELECT stream_id FROM {self._table.name}
-            WHERE stream_id > $1{wanted}
+            SELECT stream_id FROM (SELECT * FROM {self._table.name} WHERE {wanted or "true"}) AS of_rows
+            WHERE stream_id > $1
             ORDER BY stream_id LIMIT $2"""
         async with self._engine.connect() as connection:
             await connection.exec_driver_sql("SET TRANSACTION READ ONLY")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -73,3 +73,15 @@ def printable(text: str) -> str:
     encoding = sys.stdout.encoding or "ascii"
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def print_unknown(stream_ids: Sequence[str]) -> None:
+    """Tell of streams that were named and do not exist, on standard error."""
+    for stream_id in stream_ids:
+        sentence = f"Stream {stream_id!r} has neither a log nor a row; see whether it is spelled rightly."
+        typer.echo(printable(sentence), err=True)

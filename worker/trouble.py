@@ -159,3 +159,9 @@ def describe(error: BaseException) -> str:
         text = "PostgreSQL does not take a value"  # Its own words quote the value.
     code = f" (SQLSTATE {state})" if state else ""
     return f"{type(inner).__name__}: {text}{code}" if text else f"{type(inner).__name__}{code}"
+
+
+def sentence(error: BaseException) -> str:
+    """What is wrong, as `describe` has it, and what to do about it if that is an operator's to do."""
+    help_ = remedy(error)
+    return f"{describe(error)}. {help_}" if help_ else describe(error)

@@ -17,11 +17,12 @@ from time import monotonic
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.application import check_stream_ids, log_of_application
 from worker.events import EventId
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.folds import folds_at_positions
 from worker.keys import Keys
-from worker.log import MAX_PAYLOAD_MEGABYTES, Log, PageRequest, log_of_application
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log, PageRequest
 from worker.origin import explain
 from worker.projection import Projection
 from worker.snapshot import Snapshots
@@ -233,9 +234,10 @@ async def verify_streams(
 
     Changes nothing, and may be called while workers run. Returns at once where all is right, else after
     looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is any
-    asyncio client of redis-py, ``engine`` one of asyncpg such as `worker.database.make_engine` makes.
+    asyncio client of redis-py, ``engine`` any of asyncpg.
     ``max_payload_megabytes`` must be what the workers are set to. Raises errors of the servers; to call again
     then is safe.
     """
+    check_stream_ids(stream_ids)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
     return await Verifier(logs, engine, projection, patience=patience).verify(stream_ids)

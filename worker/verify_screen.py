@@ -17,7 +17,7 @@ from rich.text import Text
 from worker.finding import Obstacle
 from worker.rebuild import Rebuilt
 from worker.survey import Survey, ToldFinding
-from worker.terminal import print_json, printable
+from worker.terminal import counted, print_json, printable
 
 _LINE_SECONDS = 10.0
 _HEADINGS = ("stream", "what", "by its log", "in the table", "first event")
@@ -116,7 +116,7 @@ def print_verified(verified: Sequence[Verified], *, as_json: bool) -> None:
         if of.after:
             done, left = len(of.rebuilt) - len(of.refused), of.after.wrong
             outcome = f"still wrong: {left:,}" if left else "all is right now"
-            typer.echo(f"{of.projection}: rebuilt {_counted(done, 'stream')}; {outcome}.")
+            typer.echo(f"{of.projection}: rebuilt {counted(done, 'stream')}; {outcome}.")
 
 
 def _as_dict(of: Verified) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _print_findings(survey: Survey) -> None:
         for row in rows:
             typer.echo("\t".join(row))
     if survey.untold:
-        typer.echo(f"And {_counted(survey.untold, 'stream')} more; a higher --limit tells of them.")
+        typer.echo(f"And {counted(survey.untold, 'stream')} more; a higher --limit tells of them.")
 
 
 def _rows(finding: ToldFinding) -> Iterator[tuple[str, str, str, str, str]]:
@@ -172,11 +172,8 @@ def _print_rebuilt(of: Verified) -> None:
 
 
 def _sentence(projection: str, survey: Survey) -> str:
-    wrong = f"{_counted(survey.wrong, 'stream')} wrong" if survey.wrong else "all right"
+    right = ", all right" if survey.rows_compared else ""
+    wrong = f", {counted(survey.wrong, 'stream')} wrong" if survey.wrong else right
     others = [f"{count:,} {_OBSTACLES[obstacle]}" for obstacle, count in sorted(survey.obstacles.items())]
     told = f" Streams to know of: {', '.join(others)}." if others else ""
-    return f"{projection}: {_counted(survey.rows_compared, 'row')} compared, {wrong}.{told}"
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+    return f"{projection}: {counted(survey.rows_compared, 'row')} compared{wrong}.{told}"

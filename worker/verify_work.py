@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.app import Servers, connect, make_log, make_rebuilder
-from worker.errors import DeclarationError
+from worker.arguments import chosen_projections
 from worker.finding import Obstacle
-from worker.loading import load_projections
 from worker.log import Log
 from worker.migrate import check_schema
 from worker.projection import Projection
@@ -34,14 +33,7 @@ class Selection:
 
 async def verify_projections(settings: Settings, selection: Selection, *, fix: bool, as_json: bool) -> bool:
     """Verify and print; whether all is well in the end."""
-    projections = [
-        p for p in load_projections(settings.projections) if selection.projection in (None, p.name)
-    ]
-    if not projections:
-        raise DeclarationError(
-            f"Module {settings.projections} holds no projection {selection.projection!r}: set "
-            "WORKER_PROJECTIONS to the one that does."
-        )
+    projections = chosen_projections(settings, selection.projection)
     async with connect(settings) as servers:
         await check_schema(servers.engine)
         verified = [await _verify(settings, servers, p, selection, fix=fix) for p in projections]

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from tests.acceptance.commands import call, running, worker_environment
+from tests.acceptance.commands import call, call_here, running, worker_environment
 from tests.proxy import redis_proxy
 from tests.replicas import report as replica_report
 from tests.servers import RunningServers
@@ -154,3 +154,27 @@ def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:
 def test_help_gives_an_example_for_every_command(command: str) -> None:
     help_text = CliRunner().invoke(app, [*command.split(), "--help"]).output
     assert f"Example: projection-worker {command}" in " ".join(help_text.split())
+
+
+@pytest.mark.parametrize(
+    ("away", "told"),
+    [
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis, which REDIS_URL names, could not be reached"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "PostgreSQL, which DATABASE_URL names, could not"),
+    ],
+    ids=["redis", "postgresql"],
+)
+def test_a_server_that_is_away_is_named(env: dict[str, str], away: dict[str, str], told: str) -> None:
+    for command in (("verify",), ("rebuild",), ("show", "chat"), ("status",)):
+        failed = call_here(*command, env={**env, **away})
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert failed.stderr.startswith(told)
+        assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_file_that_is_not_there_is_no_server_that_is_away(env: dict[str, str]) -> None:
+    failed = call_here("emit", "--from-file", "no-such-file.jsonl", env=env)
+    assert failed.returncode == 2
+    assert failed.stderr == (
+        "no-such-file.jsonl: No such file or directory. Give the path of a file that can be read.\n"
+    )

@@ -132,7 +132,26 @@ def test_an_undo_of_the_last_events_takes_the_row_back(world: World) -> None:
 def test_a_stream_that_does_not_exist_is_told(world: World) -> None:
     done = world.rebuild("--stream", "typo")
     assert done.returncode == 1
-    assert done.stderr == "Stream 'typo' has neither a log nor a row.\n"
+    sentence = "Stream 'typo' has neither a log nor a row; see whether it is spelled rightly.\n"
+    assert done.stderr == sentence
+    dry = world.rebuild("--dry-run", "--stream", "typo")
+    assert (dry.returncode, dry.stderr) == (1, sentence)
+    assert "It would take" not in dry.stdout, "there is nothing to estimate it by"
+    assert world.told("--dry-run", "--stream", "typo", "--stream", "a", code=1)["unknown"] == ["typo"]
+
+
+def test_a_missing_right_is_told_at_once_with_the_remedy(world: World) -> None:
+    world.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'permission denied'; END $$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON stream_projections EXECUTE FUNCTION refuse()",
+    )
+    for arguments in ((), ("--stream", "a")):
+        refused = world.rebuild(*arguments)
+        assert refused.returncode == 1
+        assert "permission denied" in refused.stderr
+        assert "Grant the worker's user SELECT" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_a_condition_chooses_rows(world: World) -> None:
@@ -234,7 +253,7 @@ def test_a_person_is_asked_before_rows_are_removed(
         os.close(person)
         os.close(terminal)
     assert asked.returncode == code, asked.stderr
-    assert "Remove 1 rows for ever?" in asked.stdout
+    assert "Remove 1 row for ever?" in asked.stdout
     assert world.counts() == [1, left, 3]
 
 
@@ -253,7 +272,7 @@ def test_a_redis_without_any_log_is_no_reason_to_remove_all_rows(world: World) -
 
 def test_a_rebuild_that_is_stopped_says_how_to_go_on_and_status_tells_of_it(world: World) -> None:
     world.sql(DAMAGE)
-    with running("rebuild", "--rate", "0.5", env=world.env) as first:
+    with running("rebuild", "--rate", "0.1", env=world.env) as first:
         block_until(lambda: world.counts().count(7) < 3, "a stream to be rebuilt", timeout=20)
         [status] = json.loads(call("status", "--json", env=world.env).stdout)
         assert status["rebuild"]["streams"] == 3
@@ -296,6 +315,7 @@ def test_several_projections_need_a_name(world: World) -> None:
         ("--prune", "--restart"),
         ("--yes",),
         ("--rate", "0"),
+        ("--rate", "inf"),
         ("--stream", os.fsdecode(b"\xff")),
         ("--projection", "others"),
     ],

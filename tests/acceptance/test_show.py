@@ -118,7 +118,7 @@ def test_a_stream_with_neither_row_nor_log_is_no_stream(env: dict[str, str]) -> 
         found = call_here("show", "chat-1", *options, env=env)
         assert (found.returncode, found.stdout) == (1, "")
         assert found.stderr == (
-            "Stream 'chat-1' has neither a row nor a log; see whether it is spelled rightly.\n"
+            "Stream 'chat-1' has neither a log nor a row; see whether it is spelled rightly.\n"
         )
     found = call("show", "chat-1", "--json", env=env)
     assert (found.returncode, json.loads(found.stdout)["standing"]) == (1, "unknown")

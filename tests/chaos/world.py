@@ -32,6 +32,7 @@ class World:
 
     redis: RedisServer
     postgresql: PostgresqlServer
+    env: dict[str, str]
     fleet: Fleet
     producers: Producers
     ledger: Ledger
@@ -57,6 +58,6 @@ async def a_world(rng: random.Random, rate: float, logs: Path | None) -> AsyncIt
         client = redis.make_client()
         try:
             producers = Producers(client, keys, ledger, random.Random(rng.random()), rate)
-            yield World(redis, postgresql, fleet, producers, ledger, keys)
+            yield World(redis, postgresql, env, fleet, producers, ledger, keys)
         finally:
             await client.aclose()

@@ -298,7 +298,7 @@ async def test_what_is_said_first_of_a_chunk_stands(replica: RebuildingReplica) 
     assert (progress.done, progress.events, progress.refused) == (1, 7, 1)
 
 
-@pytest.mark.parametrize(("streams", "size"), [(0, 1), (199, 1), (1_000, 5), (9_999, 49), (1_000_000, 50)])
+@pytest.mark.parametrize(("streams", "size"), [(0, 1), (199, 1), (1_000, 10), (4_999, 49), (1_000_000, 50)])
 def test_chunks_are_so_small_that_a_death_costs_little(streams: int, size: int) -> None:
     assert chunk_size(streams) == size
 
@@ -335,6 +335,31 @@ async def test_a_condition_that_is_none_is_told_in_a_sentence(
     with pytest.raises(ScopeError, match="PostgreSQL does not take the condition"):
         await found(replica, Scope(where=condition))
     assert len(await found(replica, ALL)) == len(STREAMS)
+
+
+async def test_a_condition_that_closes_its_parenthesis_ends_all_the_same(
+    replica: RebuildingReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.scope._ROWS_A_STEP", 7)
+    async with asyncio.timeout(10):
+        assert await found(replica, Scope(where="true) OR (true")) == sorted(STREAMS)
+
+
+async def test_a_condition_that_takes_too_long_is_to_blame_and_not_the_server(
+    replica: RebuildingReplica,
+) -> None:
+    looking = asyncio.create_task(found(replica, Scope(where="pg_sleep(60) IS NULL")))
+    cancel = """
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE wait_event = 'PgSleep' AND datname = current_database()"""
+
+    async def cancelled() -> bool:
+        async with replica.engine.connect() as connection:
+            return bool((await connection.execute(text(cancel))).all())
+
+    await wait_until(cancelled, "the condition to be under way, and cancelled")
+    with pytest.raises(ScopeError, match="too long over the condition"):
+        await looking
 
 
 async def test_a_condition_changes_nothing(replica: RebuildingReplica) -> None:

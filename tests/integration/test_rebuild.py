@@ -98,11 +98,21 @@ async def test_what_was_in_a_cache_is_not_written_over_a_rebuild(replica: Rebuil
     assert (row["message_count"], row["last_event_id"]) == (2, "2-0")
 
 
-async def test_workers_are_told_of_what_was_rebuilt(replica: RebuildingReplica) -> None:
-    await projected(replica, "user_message")
-    await replica.diverged.add("a", "1-0")
-    await replica.rebuild("a")
-    assert len(await hints_of(replica.redis, replica.keys, "a")) == 1
+async def test_workers_are_told_of_streams_that_go_on_and_of_no_other(replica: RebuildingReplica) -> None:
+    """What they have acknowledged while a stream was stopped, they would not look at again."""
+    for stream_id in ("a", "b", "c"):
+        await projected(replica, "user_message", "user_message", stream_id=stream_id)
+    await cut(replica, "2-0")
+    await replica.diverged.add("a", "2-0")
+    await run(
+        replica.engine,
+        """INSERT INTO dead_letters
+               (projection, stream_id, event_id, event_type, version, state, reason, error)
+           VALUES ('strategies', 'b', '3-0', 'user_message', 1, 'open', 'handler_failed', '')""",
+    )
+    for stream_id, hints in ("a", 1), ("b", 1), ("c", 0):
+        assert (await replica.rebuild_deliberately(stream_id)).refusal is None
+        assert len(await hints_of(replica.redis, replica.keys, stream_id)) == hints
     assert await replica.diverged.count() == 0
 
 

@@ -103,6 +103,15 @@ async def test_any_other_error_is_raised_at_once(stop: asyncio.Event, error: Bas
     assert action.calls == 1
 
 
+async def test_who_has_an_operator_does_not_wait_for_one(stop: asyncio.Event, clock: Time) -> None:
+    persevere = Perseverance(stop, await_operators=False)
+    assert await persevere("working", Flaky(OSError(), ClaimRaceError("race"))) == "done"
+    action = Flaky(asyncpg.InsufficientPrivilegeError("permission denied"))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await persevere("working", action)
+    assert action.calls == 1
+
+
 async def test_pauses_grow_up_to_a_few_seconds(stop: asyncio.Event, clock: Time) -> None:
     await Perseverance(stop)("working", Flaky(*[OSError()] * 40))
     assert len(clock.pauses) == 40

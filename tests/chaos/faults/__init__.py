@@ -5,7 +5,7 @@ A fault takes hold of one target at a time, so that none pulls the rug from unde
 
 from __future__ import annotations
 
-from tests.chaos.faults import network, outages, postgresql, redis, workers
+from tests.chaos.faults import network, operators, outages, postgresql, redis, workers
 from tests.chaos.faults.fault import Fault, Target
 
 __all__ = ["FAULTS", "Fault", "Target"]
@@ -16,4 +16,5 @@ FAULTS: tuple[Fault, ...] = (
     *outages.FAULTS,
     *redis.FAULTS,
     *network.FAULTS,
+    *operators.FAULTS,
 )

@@ -19,6 +19,7 @@ class Target(Enum):
     REDIS = auto()
     POSTGRESQL_NETWORK = auto()
     REDIS_NETWORK = auto()
+    OPERATORS = auto()
 
 
 Action: TypeAlias = Callable[[World, random.Random], Awaitable[None]]
