@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from tests.tables import differences, empty_tables, read_table
 from tests.versions import WEIGHT, of_version
 from worker import ClaimRaceError, Event, EventId, Keys, Projection, rebuild_streams
 from worker.blocked import BlockedStreams
-from worker.cache import RowCache
+from worker.cache import KnownStream, RowCache
 from worker.database import make_engine, parse_database_url
 from worker.dead_letters import find_letters, skip_letter
 from worker.diverged import DivergedStreams
@@ -88,15 +88,19 @@ class GatedStore(Store):
         self.gate = Gate()
         self.without_position: set[str] = set()
 
+    def note(self, found: Mapping[str, StoredRow | RowHead | None]) -> None:
+        """Remember of which streams its user knows no row with a position."""
+        self.without_position |= {s for s, row in found.items() if not row or not row.stamp.last_event_id}
+
     async def load(self, stream_ids: Collection[str]) -> Loaded:
         loaded = await super().load(stream_ids)
-        self.without_position |= {s for s in stream_ids if not _position(loaded.rows.get(s))}
+        self.note({s: loaded.rows.get(s) for s in stream_ids})
         await self.gate.come_by()
         return loaded
 
     async def heads(self, stream_ids: Collection[str]) -> Heads:
         loaded = await super().heads(stream_ids)
-        self.without_position |= {s for s in stream_ids if not _position(loaded.heads.get(s))}
+        self.note({s: loaded.heads.get(s) for s in stream_ids})
         await self.gate.come_by()
         return loaded
 
@@ -105,8 +109,18 @@ class GatedStore(Store):
         return await super().write(writes)
 
 
-def _position(row: StoredRow | RowHead | None) -> str | None:
-    return row.stamp.last_event_id if row else None
+class NotingCache(RowCache):
+    """A cache of which the store of its replica knows what was taken out."""
+
+    def __init__(self, max_bytes: int, store: GatedStore) -> None:
+        super().__init__(max_bytes)
+        self._store = store
+
+    def pop(self, stream_id: str) -> KnownStream | None:
+        known = super().pop(stream_id)
+        if known:
+            self._store.note({stream_id: known.row})
+        return known
 
 
 @dataclass(slots=True)
@@ -165,7 +179,7 @@ class World:
     def replica(self, version: int, cache_bytes: int = 1_000_000) -> Actor:
         of = self.projections[version]
         store, blocked = GatedStore(self.engine, of), BlockedStreams(self.engine, of)
-        projector = Projector(of, self._log(of), store, blocked, RowCache(cache_bytes))
+        projector = Projector(of, self._log(of), store, blocked, NotingCache(cache_bytes, store))
         return Actor(store, projector.project_batch)
 
     def rebuild(self) -> Actor:
