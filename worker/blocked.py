@@ -62,7 +62,8 @@ class BlockedStreams:
         """
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(BEGIN)
-            await letters.resolve(connection, self._projection.name, {s: str(e) for s, e in events.items()})
+            gone = {stream_id: str(event_id) for stream_id, event_id in events.items()}
+            await letters.resolve(connection, self._projection.name, self._projection.version, gone)
 
     async def due(self, limit: int) -> list[str]:
         """Streams to look at again although nobody hinted, at most ``limit``.

@@ -200,10 +200,16 @@ async def record_open(
         await connection.exec_driver_sql(_RECORD_OPEN, (projection, version, *columns, retried))
 
 
-async def resolve(connection: AsyncConnection, projection: str, positions: Mapping[str, str]) -> None:
-    """Settle the open letters of streams for events at or before these: their rows have moved there."""
+async def resolve(
+    connection: AsyncConnection, projection: str, version: int, positions: Mapping[str, str]
+) -> None:
+    """Settle the open letters of streams for events at or before these: their rows have moved there.
+
+    Not those of a newer version than the one that moved them: it may fail at what this one applies.
+    """
     if positions:
-        await connection.exec_driver_sql(_RESOLVE, (projection, list(positions), list(positions.values())))
+        values = list(positions), list(positions.values())
+        await connection.exec_driver_sql(_RESOLVE, (projection, version, *values))
 
 
 async def settle_unpassed(
@@ -266,8 +272,9 @@ _RECORD_OPEN = f"""
 
 _RESOLVE = """
     UPDATE dead_letters AS l SET state = 'resolved', settled_at = now(), retry_at = NULL
-    FROM unnest($2::text[], $3::text[]) AS moved(stream_id, position)
+    FROM unnest($3::text[], $4::text[]) AS moved(stream_id, position)
     WHERE l.projection = $1 AND l.stream_id = moved.stream_id COLLATE "C" AND l.state = 'open'
+      AND l.version <= $2
       AND (split_part(l.event_id, '-', 1)::numeric, split_part(l.event_id, '-', 2)::numeric)
        <= (split_part(moved.position, '-', 1)::numeric, split_part(moved.position, '-', 2)::numeric)"""
 

@@ -178,11 +178,11 @@ class Store:
 
     async def _settle_letters(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
         """Record what the writes passed over, and settle letters whose events they went beyond."""
-        name = self._projection.name
+        name, version = self._projection.name, self._projection.version
         passed = [letter for write in writes for letter in write.passed]
-        await letters.record_passed(connection, name, self._projection.version, passed)
+        await letters.record_passed(connection, name, version, passed)
         settled = {write.stream_id: write.settles for write in writes if write.settles}
-        await letters.resolve(connection, name, settled)
+        await letters.resolve(connection, name, version, settled)
         if anew := {write.stream_id: write.passed for write in writes if write.replace and write.loaded}:
             await letters.settle_unpassed(connection, name, anew)
 

@@ -115,7 +115,7 @@ async def test_only_letters_that_are_still_open_are_tried_again(engine: AsyncEng
     await pass_over(engine, "passed", "1-0")
     letters = await find_letters(engine)
     async with engine.begin() as connection:
-        await resolve(connection, "strategies", {"resolved": "1-0"})
+        await resolve(connection, "strategies", 1, {"resolved": "1-0"})
     assert [letter.stream_id for letter in await retry_letters(engine, letters)] == ["open"]
     after = {letter.stream_id: letter.retry_at for letter in await find_letters(engine)}
     assert after["resolved"] is None

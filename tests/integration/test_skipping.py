@@ -128,7 +128,7 @@ async def test_an_event_that_was_applied_later_is_not_skipped(
 ) -> None:
     await stop_tallies(engine)
     async with engine.begin() as connection:
-        await resolve(connection, NAME, {"chat": "10-0"})
+        await resolve(connection, NAME, 1, {"chat": "10-0"})
     with pytest.raises(LetterRefusedError, match="was applied meanwhile"):
         await skip(engine)
     await assert_not_fenced(engine, row)
@@ -217,7 +217,7 @@ async def test_a_skip_waits_for_whoever_is_writing_the_row_and_then_looks_again(
         await wait_until(lambda: waits_for_a_lock(engine), "the skip to wait for the writer")
         # The writer goes on to the letter, as it does when the event was applied: nobody waits in a circle.
         if refused:
-            await resolve(writer, NAME, {"chat": position})
+            await resolve(writer, NAME, 1, {"chat": position})
         await writer.commit()
         [outcome] = await asyncio.gather(skipping, return_exceptions=True)
     assert isinstance(outcome, LetterRefusedError) == refused

@@ -202,6 +202,23 @@ async def test_a_handler_that_fails_in_the_past_stops_the_stream_and_keeps_the_o
     assert await values(broken) == (1, "3-0", 3)
 
 
+@pytest.mark.parametrize("news", [(), ("user_message",)], ids=["nothing new", "with news"])
+async def test_the_old_version_settles_no_letter_of_the_new_one(
+    deployment: Deployment, news: tuple[str, ...]
+) -> None:
+    """What the old one passes without harm still stops the new one."""
+    await projected_by_the_first(deployment)
+    broken, first = deployment.replica(2, assistant_message=failing), deployment.replica(1)
+    assert await broken.project("a") == [Outcome.BLOCKED]
+    await first.append_many("a", *news, first=4)
+    assert await settle(first) is Outcome.CAUGHT_UP
+    [letter] = await find_letters(broken.engine)
+    assert (letter.version, letter.state) == (2, State.OPEN)
+    assert await broken.project("a") == [Outcome.BLOCKED]
+    [letter] = await find_letters(broken.engine)
+    assert letter.attempts == 1
+
+
 async def test_such_an_event_may_be_skipped(deployment: Deployment) -> None:
     await projected_by_the_first(deployment)
     broken = deployment.replica(2, assistant_message=failing)
