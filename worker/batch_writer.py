@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 
+from worker.cache import state_bytes
 from worker.errors import NewerVersionError
 from worker.store import Store
 from worker.table import RowWrite
 from worker.trouble import Trouble, classify, describe
 
+_WRITE_BYTES = 16 * 1024 * 1024
 _PARTS = 16
 """Into how many parts a refused batch is split: most of them are written, and only one is split again."""
 
@@ -36,7 +38,8 @@ class Written:
 
 
 class BatchWriter:
-    """Writes in one transaction; where that is refused, in smaller parts, until the culprit is alone.
+    """Writes a batch, in transactions that are not too large; one that is refused in smaller parts, until the
+    culprit is alone.
 
     Dying in between leaves parts written and others not, which is well: every row has its own comparison.
     """
@@ -47,6 +50,12 @@ class BatchWriter:
 
     async def write(self, writes: Sequence[RowWrite]) -> Written:
         """Write, and say what became of each stream. Raises all errors that are no row's fault."""
+        written = Written()
+        for chunk in _chunks(writes):
+            written.add(await self._write(chunk))
+        return written
+
+    async def _write(self, writes: Sequence[RowWrite]) -> Written:
         written = Written()
         try:
             written.won = await self._store.write(writes)
@@ -64,5 +73,19 @@ class BatchWriter:
             return written
         part = -(-len(writes) // _PARTS)
         for at in range(0, len(writes), part):
-            written.add(await self.write(writes[at : at + part]))
+            written.add(await self._write(writes[at : at + part]))
         return written
+
+
+def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:
+    """Cut a batch so that no transaction carries much more than _WRITE_BYTES."""
+    chunk: list[RowWrite] = []
+    size = 0
+    for write in writes:
+        size += state_bytes(write.row)
+        if chunk and size > _WRITE_BYTES:
+            yield chunk
+            chunk, size = [], state_bytes(write.row)
+        chunk.append(write)
+    if chunk:
+        yield chunk

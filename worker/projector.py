@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
 import structlog
 
-from worker.batch_writer import BatchWriter, Written
+from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
-from worker.cache import KnownStream, RowCache, state_bytes
+from worker.cache import KnownStream, RowCache
 from worker.events import EventId, is_event_id, without_skipped
 from worker.fault_points import Point, reach
 from worker.fold import Folded
@@ -30,7 +30,6 @@ from worker.upgrade import Upgrade, Upgrades, is_stale
 log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
-_WRITE_BYTES = 16 * 1024 * 1024
 _LONGEST_WITHOUT_TURN_SECONDS = 0.1
 
 
@@ -259,9 +258,7 @@ class Projector:
 
     async def _write(self, batch: _Batch) -> None:
         """Write, then remember what is now committed. What lost its comparison is not remembered."""
-        written = Written()
-        for chunk in _chunks(batch.writes):
-            written.add(await self._writer.write(chunk))
+        written = await self._writer.write(batch.writes)
         not_won = {write.stream_id for write in batch.writes} - written.won
         lost = not_won - written.refused.keys() - written.newer.keys()
         self.tally.rows_written += len(written.won)
@@ -293,17 +290,3 @@ class Projector:
 def _start(known: KnownStream) -> str | None:
     """Where to read from, inclusive: the last entry read, else the position, else the log's start."""
     return known.read_to or (known.row.stamp.last_event_id if known.row else None)
-
-
-def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:
-    """Cut a batch so that no transaction carries much more than _WRITE_BYTES."""
-    chunk: list[RowWrite] = []
-    size = 0
-    for write in writes:
-        size += state_bytes(write.row)
-        if chunk and size > _WRITE_BYTES:
-            yield chunk
-            chunk, size = [], state_bytes(write.row)
-        chunk.append(write)
-    if chunk:
-        yield chunk

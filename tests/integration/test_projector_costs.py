@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.projecting import Replica, statements
-from worker import Keys, projector
+from worker import Keys
 from worker.outcome import Outcome
 from worker.payload import decode_object
 
@@ -74,7 +74,7 @@ async def test_a_backlog_costs_one_write(replica: Replica) -> None:
 async def test_a_large_batch_is_written_in_several_transactions(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "_WRITE_BYTES", 200)
+    monkeypatch.setattr("worker.batch_writer._WRITE_BYTES", 200)
     for number in range(5):
         await replica.append(f"s{number}", "strategy_meta", {"name": "x" * 120})
     with statements(replica.engine) as sent:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.logs import hints_of
-from tests.projecting import run, without
+from tests.projecting import run, statements, without
 from tests.rebuilding import RebuildingReplica
 from tests.versions import WEIGHT, failing, of_version
 from worker import Keys, rebuild_streams
@@ -270,6 +270,19 @@ async def test_an_undo_before_the_first_write_wins_over_it(replica: RebuildingRe
     replica.store.write = after_an_undo  # type: ignore[method-assign]
     assert await replica.project("a") == [Outcome.LOST]
     assert await replica.positions("a") == [None]
+
+
+async def test_large_rows_are_replaced_in_several_transactions(
+    replica: RebuildingReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.batch_writer._WRITE_BYTES", 200)
+    streams = [f"s{number}" for number in range(5)]
+    for stream_id in streams:
+        await replica.append(stream_id, "strategy_meta", {"name": "x" * 120})
+    with statements(replica.engine) as sent:
+        rebuilt = await replica.rebuilder.rebuild(streams)
+    assert sent.count("INSERT") == 5
+    assert [of.refusal for of in rebuilt] == [None] * 5
 
 
 # Logs that have lost something.
