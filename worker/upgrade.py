@@ -67,11 +67,16 @@ class Upgrades:
             upgrades[stream_id] = Upgrade(verdict=verdict) if verdict else Upgrade()
         going_on = self._begin({s: head for s, head in heads.items() if not upgrades[s].verdict})
         pages = await self._logs.read([PageRequest(s, self._begun[s].folded.read_to) for s in going_on])
-        for stream_id, page in zip(going_on, pages, strict=True):
-            folded = self._fold(stream_id, page, stale[stream_id].heeded.skipped)
-            ended = not folded.goes_on
-            verdict = self._judge(heads[stream_id], folded, extents[stream_id]) if ended else None
-            upgrades[stream_id] = Upgrade(folded, verdict)
+        folded = {
+            s: self._fold(s, page, stale[s].heeded.skipped) for s, page in zip(going_on, pages, strict=True)
+        }
+        # Asked again, since a log may have lost its tail just before it was read.
+        ended = {s: heads[s].stamp.last_event_id for s in going_on if not folded[s].goes_on}
+        extents = await self._logs.extents(ended) if ended else {}
+        for stream_id in going_on:
+            extent = extents.get(stream_id)
+            verdict = self._judge(heads[stream_id], folded[stream_id], extent) if extent else None
+            upgrades[stream_id] = Upgrade(folded[stream_id], verdict)
         return upgrades
 
     def _judge(self, head: RowHead, folded: FoldedLog, extent: Extent) -> Verdict | None:

@@ -158,6 +158,23 @@ async def test_a_stale_row_whose_log_lost_its_tail_is_left_alone(deployment: Dep
     assert await values(second) == (1, "3-0", 3)
 
 
+async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves_the_row_alone(
+    deployment: Deployment,
+) -> None:
+    await projected_by_the_first(deployment)
+    second = deployment.replica(2)
+    await second.append("a", "user_message", at="4-0")
+    read = second.logs.read
+
+    async def after_the_loss(requests: Any) -> Any:
+        await second.redis.xdel(second.keys.log("a"), "3-0", "4-0")
+        return await read(requests)
+
+    second.logs.read = after_the_loss  # type: ignore[method-assign]
+    assert await settle(second) is Outcome.DIVERGED
+    assert await values(second) == (1, "3-0", 3)
+
+
 async def test_a_log_that_is_cut_while_a_stale_row_is_folded_anew_is_read_again(
     deployment: Deployment,
 ) -> None:
