@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.blocked import Block, BlockedStreams
 from worker.events import EventId, field
+from worker.judgement import is_trimmed
 from worker.letters import Letter, Reason
 from worker.log import Log, PageRequest
 from worker.outcome import Outcome, StreamResult
@@ -22,7 +23,7 @@ from worker.projection import Projection
 from worker.projector import Projector
 from worker.store import Store
 from worker.suspects import Suspects
-from worker.table import Stamp
+from worker.table import RowHead
 from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sqlstate
 
 log = structlog.get_logger(__name__)
@@ -165,21 +166,22 @@ class Isolation:
 
     async def _stop(self, stream_id: str, reason: Reason, error: str, *, retried: bool) -> StreamResult:
         """Record that the stream stands before the event which comes next."""
-        stamp = (await self._store.stamps([stream_id])).get(stream_id)
-        following = await self._next_event(stream_id, stamp)
+        head = (await self._store.heads([stream_id])).heads.get(stream_id)
+        following = await self._next_event(stream_id, head)
         if following is None:
             return StreamResult(Outcome.LOST)  # Somebody else got on.
         letter = Letter(stream_id, *following, reason, error)
-        held = await self._blocked.add([Block(stamp, letter)], retried=retried)
+        held = await self._blocked.add([Block(head.stamp if head else None, letter)], retried=retried)
         return StreamResult(Outcome.BLOCKED if held else Outcome.LOST)
 
-    async def _next_event(self, stream_id: str, stamp: Stamp | None) -> tuple[EventId, str] | None:
+    async def _next_event(self, stream_id: str, head: RowHead | None) -> tuple[EventId, str] | None:
         """The first projected event after the row's position, whatever it holds.
 
-        A stale row is stopped at its position: any event up to there may be what its new fold is refused for.
+        A row that is folded anew is stopped at its position: any event up to there may be what its new fold
+        is refused for.
         """
-        start = stamp.last_event_id if stamp else None
-        if stamp and start and stamp.version < self._projection.version:
+        start = head.stamp.last_event_id if head else None
+        if head and start and await self._is_folded_anew(stream_id, head):
             fields = await self._logs.entry(stream_id, start)
             event_type = (field(fields, b"type") or b"") if fields else None
             return (
@@ -192,3 +194,10 @@ class Isolation:
             if page.ended or page.last_id is None:
                 return None
             start = page.last_id
+
+    async def _is_folded_anew(self, stream_id: str, head: RowHead) -> bool:
+        """Whether a row is stale; those whose log was trimmed are folded on all the same."""
+        if head.stamp.version >= self._projection.version:
+            return False
+        extents = await self._logs.extents({stream_id: None})
+        return not is_trimmed(head, extents[stream_id])

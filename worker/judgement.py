@@ -87,7 +87,7 @@ def _loss(
             Refusal.GONE,
             f"The log is gone; `rebuild --prune` removes such rows, and {_FORCE}: the row is emptied.",
         )
-    if _began_later(head, folded) and not extent.whole:
+    if _began_later(head, folded.first_event_id) and not extent.whole:
         return Verdict(
             Refusal.TRIMMED,
             f"The log began at {head.first_event_id} and now begins at {folded.first_event_id}; {_FORCE}.",
@@ -107,9 +107,14 @@ def _loss(
     )
 
 
-def _began_later(head: RowHead, folded: FoldedLog) -> bool:
+def is_trimmed(head: RowHead, extent: Extent) -> bool:
+    """Whether the log has lost its beginning since the row was made, which so cannot be folded anew."""
+    return _began_later(head, extent.first_id) and not extent.whole
+
+
+def _began_later(head: RowHead, now: str | None) -> bool:
     """An empty log is not told from one whose entries were all deleted here."""
-    then, now = head.first_event_id, folded.first_event_id
+    then = head.first_event_id
     return (
         then is not None
         and is_event_id(then)

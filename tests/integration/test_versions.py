@@ -296,3 +296,25 @@ async def test_an_event_that_kills_workers_while_a_stale_row_is_folded_stops_its
     [letter] = await find_letters(second.engine)
     assert (letter.event_id, letter.reason) == (EventId(3, 0), Reason.KILLS_THE_WORKER)
     assert await second.project("a") == [Outcome.BLOCKED]
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["position gone", "position there"])
+async def test_what_postgresql_refuses_on_a_stale_row_of_a_trimmed_log_stops_the_stream_there(
+    deployment: Deployment, kept: int
+) -> None:
+    """Such a row is folded on, so that the event at fault is the next one."""
+    await projected_by_the_first(deployment)
+    second = deployment.replica(2)
+    await second.append("a", "user_message", at="4-0")
+    await second.redis.xtrim(second.keys.log("a"), maxlen=1 + kept, approximate=False)
+    await second.append("b", "assistant_message", at="1-0")
+    await run(
+        second.engine, "ALTER TABLE stream_projections ADD CHECK (message_count < 10 OR stream_id <> 'a')"
+    )
+    assert await second.project("a", "b") == [Outcome.BLOCKED, Outcome.CAUGHT_UP]
+    [letter] = await find_letters(second.engine)
+    assert (letter.event_id, letter.reason, letter.state) == (EventId(4, 0), Reason.ROW_REFUSED, State.OPEN)
+    assert await second.project("a") == [Outcome.BLOCKED]
+    await skip_letter(second.engine, second.projection, "a", EventId(4, 0), by="me", because="too much")
+    assert await settle(second) is Outcome.CAUGHT_UP
+    assert await values(second) == (1, "4-0", 3)
