@@ -14,6 +14,7 @@ from worker.events import (
     UNTYPED,
     AnyEvent,
     Event,
+    EventId,
     EventTypes,
     OtherEntry,
     field,
@@ -134,6 +135,16 @@ class Extent:
     newest_deleted: str | None = None
     whole: bool = False
     holds: bool = True
+
+    @property
+    def is_no_stream(self) -> bool:
+        """Whether the key holds something else."""
+        return self.exists and self.newest_id is None
+
+    def trimmed_beyond(self, event_id: str) -> bool:
+        """Whether it begins after this event since something was removed; else it was begun anew there."""
+        starts_later = self.first_id is not None and EventId.parse(self.first_id) > EventId.parse(event_id)
+        return starts_later and not self.whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,11 +181,7 @@ class Projector:
             self._unreadable.add(stream_id)
 
     async def _examine_astray(self, astray: Mapping[str, Page], batch: _Batch) -> None:
-        """Decide for logs that do not hold the entry to start from: trimmed, or diverged?
-
-        A log that starts after the position has been trimmed, unless nothing was ever removed from it: then
-        it was lost and begun anew.
-        """
+        """Decide for logs that do not hold the entry to start from: trimmed, or diverged?"""
         extents = await self._logs.extents(dict.fromkeys(astray))
         for stream_id, page in astray.items():
             known = batch.known[stream_id]
@@ -196,10 +192,9 @@ class Projector:
                 continue
             position = row.stamp.last_event_id
             assert position is not None
-            first_id = extents[stream_id].first_id
-            starts_later = first_id is not None and EventId.parse(first_id) > EventId.parse(position)
-            if starts_later and not extents[stream_id].whole:
-                log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=first_id)
+            if extents[stream_id].trimmed_beyond(position):
+                starts_at = extents[stream_id].first_id
+                log.warning("log_trimmed", stream=stream_id, position=position, log_starts_at=starts_at)
                 self._fold(stream_id, page, batch)
             else:
                 batch.results[stream_id] = StreamResult(Outcome.DIVERGED, position)

@@ -236,8 +236,7 @@ def _to_go_on(begun: tuple[RowHead | None, FoldedLog] | None, head: RowHead | No
     before = begun[0]
     if before is None or head is None:
         return None
-    same = (before.stamp.generation, before.stamp.version) == (head.stamp.generation, head.stamp.version)
-    return begun[1] if same else None
+    return begun[1] if head.stamp.at_most_moved_on_from(before.stamp) else None
 
 
 async def rebuild_streams(

@@ -18,7 +18,7 @@ from worker.dead_letters import StoredLetter, find_letters
 from worker.events import EventId, is_event_id
 from worker.lag import Waiting, count_waiting
 from worker.letters import State, stops
-from worker.log import Extent, Log, PageRequest
+from worker.log import Extent, Log
 from worker.moments import END
 from worker.past import Loss, Past, PastRow
 from worker.payload import decode_stored
@@ -118,8 +118,9 @@ class _Look:
             taken = await self._taken(connection)
         stored = row["last_event_id"] if row else None
         position = EventId.parse(stored) if stored is not None and is_event_id(stored) else None
-        extent = (await self._logs.extents({self._stream_id: None}))[self._stream_id]
-        place = await self._place(row, stored, extent)
+        wanted = str(position) if position else None
+        extent = (await self._logs.extents({self._stream_id: wanted}))[self._stream_id]
+        place = _place(row, stored, extent)
         letter = await self._letter(stored, row["version"] if row else 0)
         waiting = None
         if place.standing is None:
@@ -143,23 +144,6 @@ class _Look:
             taken=taken,
             would_be=await self._would_be() if row is None and place.standing is None else None,
         )
-
-    async def _place(self, row: Mapping[str, Any] | None, position: str | None, extent: Extent) -> _Place:
-        """Whether the log holds the row's position; without a standing, projection goes on from there."""
-        start = position if position is not None and is_event_id(position) else None
-        [page] = await self._logs.read([PageRequest(self._stream_id, start)])
-        if page.refusal:
-            return _Place(Standing.UNREADABLE)
-        if extent.first_id is None:
-            if row is None:
-                return _Place(Standing.UNKNOWN)
-            return _Place(Standing.LOG_GONE if position is not None else None)
-        if position is None or page.first_id == position:
-            return _Place(None)
-        starts_later = start is not None and EventId.parse(extent.first_id) > EventId.parse(start)
-        if starts_later and not extent.whole:
-            return _Place(None, trimmed=True)
-        return _Place(Standing.DIVERGED)
 
     async def _letter(self, position: str | None, row_version: int) -> StoredLetter | None:
         """The dead letter that the stream stands before; others are stale."""
@@ -193,6 +177,23 @@ class _Look:
 
     async def _would_be(self) -> PastRow:
         return await self._past.row_at(self._stream_id, END)
+
+
+def _place(row: Mapping[str, Any] | None, position: str | None, extent: Extent) -> _Place:
+    """Whether the log holds the row's position; without a standing, projection goes on from there."""
+    if extent.is_no_stream:
+        return _Place(Standing.UNREADABLE)
+    if extent.first_id is None:
+        if row is None:
+            return _Place(Standing.UNKNOWN)
+        return _Place(Standing.LOG_GONE if position is not None else None)
+    if position is None:
+        return _Place(None)
+    if not is_event_id(position):
+        return _Place(Standing.DIVERGED)
+    if extent.holds:
+        return _Place(None)
+    return _Place(None, trimmed=True) if extent.trimmed_beyond(position) else _Place(Standing.DIVERGED)
 
 
 async def _row(connection: AsyncConnection, projection: Projection, stream_id: str) -> dict[str, Any] | None:

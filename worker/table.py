@@ -33,6 +33,10 @@ class Stamp:
     generation: int
     version: int
 
+    def at_most_moved_on_from(self, earlier: Stamp) -> bool:
+        """Whether the row was at most folded on since, so that what was folded of its past still holds."""
+        return (self.generation, self.version) == (earlier.generation, earlier.version)
+
 
 @dataclass(frozen=True, slots=True)
 class RowHead:

@@ -87,7 +87,7 @@ class Upgrades:
         room = _MOST_BYTES - sum(_bytes(begun.folded) for begun in self._begun.values())
         for stream_id, head in heads.items():
             begun = self._begun.get(stream_id)
-            if begun and _folded_alike(begun.stamp, head.stamp):
+            if begun and head.stamp.at_most_moved_on_from(begun.stamp):
                 continue
             self._begun.pop(stream_id, None)
             if room > 0:
@@ -117,11 +117,6 @@ class Upgrades:
 def is_stale(row: StoredRow | None, version: int) -> bool:
     """Whether a row was folded by an older version. One without a position was made by somebody else."""
     return row is not None and row.stamp.last_event_id is not None and row.stamp.version < version
-
-
-def _folded_alike(one: Stamp, other: Stamp) -> bool:
-    """Whether a row has at most been folded on between two looks, so that its past is the same."""
-    return (one.generation, one.version) == (other.generation, other.version)
 
 
 def _bytes(folded: FoldedLog) -> int:
