@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,43 @@ class Cleared:
 
 
 Fact = Claimed | Saved | Cleared
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim as the history has it. ``until`` is None while it is open."""
+
+    stream_id: str
+    since: EventId
+    wdk_strategy_id: int
+    until: EventId | None
+
+
+def history(stream_id: str, facts: Sequence[Fact]) -> list[Claim]:
+    """The claims among a stream's facts, in order. Each ends at the stream's next claim or clear."""
+    claims: list[Claim] = []
+    until: EventId | None = None
+    for fact in reversed(facts):
+        if isinstance(fact, Claimed):
+            claims.append(Claim(stream_id, fact.event_id, fact.wdk_strategy_id, until))
+        if isinstance(fact, Claimed | Cleared):
+            until = fact.event_id
+    return claims[::-1]
+
+
+def first_end(facts: Sequence[Fact]) -> EventId | None:
+    """The event that ends the claim which was open before these facts."""
+    return next((fact.event_id for fact in facts if isinstance(fact, Claimed | Cleared)), None)
+
+
+def last_saved(facts: Sequence[Fact]) -> Saved | None:
+    """What the facts say of is_saved last."""
+    for fact in reversed(facts):
+        if isinstance(fact, Saved):
+            return fact
+        if isinstance(fact, Cleared):
+            return Saved(fact.event_id, False)
+    return None
 
 
 class ClaimsReader:

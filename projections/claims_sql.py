@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker import EventId
+
 
 async def fetch(connection: AsyncConnection, statement: str, *parameters: Any) -> list[Any]:
     """All rows of a statement with parameters $1, $2, ..."""
@@ -15,6 +17,11 @@ async def fetch(connection: AsyncConnection, statement: str, *parameters: Any) -
 async def execute(connection: AsyncConnection, statement: str, *parameters: Any) -> None:
     """Run a statement with parameters $1, $2, ..."""
     await connection.exec_driver_sql(statement, parameters)
+
+
+def event_id(ms: Any, seq: Any) -> EventId:
+    """An event id from its two columns."""
+    return EventId(int(ms), int(seq))
 
 
 LOCK_BUCKETS = """

@@ -27,9 +27,10 @@ The parts
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
-`log`, `feed`           reading logs; this replica's place in the consumer group
+`log`, `extent`, `feed` reading logs; how far they reach; this replica's place in the consumer group
 `feed_backlog`          how much waits in the feed, and for how long
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
+`hinting`               hints that no producer writes
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `table`, `store`        statements on rows; transactions that load and write them
 `cache`                 hot rows in memory
@@ -73,8 +74,8 @@ The parts
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
-                        `_dry_run`, `_progress` and `_screen`, with `prune_work`; `demo` and `embedded` for
-                        trying things out
+                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `demo` and
+                        `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens

@@ -84,12 +84,12 @@ class Aftermath:
         if monotonic() >= self._tell_newer_at:
             self._tell_newer_at = monotonic() + _TELL_AGAIN_SECONDS
             log.warning("rows_of_newer_version", streams=len(stream_ids), example=min(stream_ids))
-        for stream_id in stream_ids:
-            if not self._handover.tenure.newer:
-                self._passed_on.add(stream_id)
-            elif not self._handover.reads(stream_id):
-                await self._handover.hint(stream_id)
-                self._passed_on.add(stream_id)
+        if not self._handover.tenure.newer:
+            self._passed_on.update(stream_ids)
+            return
+        elsewhere = [stream_id for stream_id in stream_ids if not self._handover.reads(stream_id)]
+        await self._handover.hint(elsewhere)
+        self._passed_on.update(elsewhere)
 
     def is_final(self, stream_id: str, result: StreamResult | None) -> bool:
         """Whether nothing is left to do here for a stream that was in the last pass. Ask after `note`.

@@ -33,7 +33,6 @@ from worker.pending import Pending
 from worker.projection import Projection
 from worker.projector import Projector
 from worker.readiness import check_database
-from worker.rebuild import Rebuilder
 from worker.redis_client import make_client, renew
 from worker.replicas import Replicas
 from worker.retry import Perseverance
@@ -107,17 +106,6 @@ def make_sample(settings: Settings, servers: Servers, projection: Projection, st
     logs = make_log(settings, servers.redis, projection, page_bytes=_SAMPLE_PAGE_BYTES)
     verifier = Verifier(logs, servers.engine, projection, patience=settings.patience)
     return Sample(verifier, store, per_minute=settings.verify_per_minute)
-
-
-def make_rebuilder(servers: Servers, logs: Log, projection: Projection) -> Rebuilder:
-    """What rebuilds streams, reading these logs."""
-    return Rebuilder(
-        projection,
-        logs,
-        Store(servers.engine, projection),
-        BlockedStreams(servers.engine, projection),
-        DivergedStreams(servers.redis, logs.keys, projection.name),
-    )
 
 
 def make_service(

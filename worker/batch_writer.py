@@ -38,8 +38,7 @@ class Written:
 
 
 class BatchWriter:
-    """Writes a batch, in transactions that are not too large; one that is refused in smaller parts, until the
-    culprit is alone.
+    """Writes in transactions that are not too large, and in smaller parts until what is refused is alone.
 
     Dying in between leaves parts written and others not, which is well: every row has its own comparison.
     """

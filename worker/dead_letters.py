@@ -1,8 +1,8 @@
 """What operators do with dead letters: look at them, have them tried again, skip their events.
 
 Applications may call these functions, too, with any engine of asyncpg. After `retry_letters` and
-`skip_letter` call `hint_streams`, so that workers learn of it at once; without it they find out by
-themselves, within about a sweep.
+`skip_letter` call `worker.hinting.hint_streams`, so that workers learn of it at once; without it they find
+out by themselves, within about a sweep.
 """
 
 from __future__ import annotations
@@ -12,20 +12,15 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.application import read_committed
 from worker.errors import LetterRefusedError
 from worker.events import EventId
-from worker.keys import Keys
 from worker.letters import State
 from worker.projection import Projection
-from worker.redis_client import pipelined, refused
 from worker.store import BEGIN
 from worker.table import Stamp, Table
-
-_HINTS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +150,6 @@ def why_not(letter: StoredLetter) -> str:
         f"{event} was passed over and its stream has gone on; if the handler was wrong to reject it, mend it "
         "and raise the projection's version."
     )
-
-
-async def hint_streams(redis: Redis, keys: Keys, stream_ids: Collection[str]) -> None:
-    """Hint once at each of these streams. A hint without a type is heeded by every projection."""
-    commands = [
-        ("XADD", keys.feed(keys.partition(s)), "MAXLEN", "~", keys.feed_max_length, "*", "stream", s)
-        for s in dict.fromkeys(stream_ids)
-    ]
-    for start in range(0, len(commands), _HINTS_AT_ONCE):
-        for reply in await pipelined(redis, commands[start : start + _HINTS_AT_ONCE]):
-            if refused(reply):
-                raise reply
 
 
 def _has_passed(stamp: Stamp, event_id: EventId) -> bool:

@@ -12,10 +12,11 @@ import typer
 from redis.exceptions import RedisError
 
 from worker.app import Servers, connect, make_log
-from worker.dead_letters import StoredLetter, find_letters, hint_streams, retry_letters, skip_letter
+from worker.dead_letters import StoredLetter, find_letters, retry_letters, skip_letter
 from worker.dead_letters_screen import print_inspection
 from worker.errors import DeclarationError, LetterRefusedError
 from worker.events import EventId
+from worker.hinting import hint_streams
 from worker.inspection import inspect_letter
 from worker.letter_choice import asked_in_vain, check_unambiguous, letter_of_event, open_letter_of_event
 from worker.letters import State

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.difference import Columns, Difference, differences
+from worker.extent import Extent
 from worker.judgement import Refusal, judge
 from worker.letters import NOTHING_TO_HEED, Heeded, stops
-from worker.log import Extent
 from worker.projection import Projection
 from worker.replay import FoldedLog
 from worker.rule import StoredFacts

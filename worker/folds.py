@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.events import EventId, is_event_id
-from worker.log import Extent, Log
+from worker.extent import Extent
+from worker.log import Log
 from worker.projection import Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.snapshot import Snapshot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 
 import structlog
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from worker.feed import Feed
 from worker.hint import Hint
+from worker.hinting import hint_streams
 from worker.leases import Leases, Tenure
 from worker.pending import Pending
 from worker.redis_client import Script
@@ -105,9 +106,9 @@ class Handover:
     def _partition(self, stream_id: str) -> int:
         return self._feed.keys.partition(stream_id)
 
-    async def hint(self, stream_id: str) -> None:
-        """Tell whoever reads a stream's hints that it has news."""
-        await self._redis.xadd(self._feed.names[self._partition(stream_id)], {"stream": stream_id})
+    async def hint(self, stream_ids: Collection[str]) -> None:
+        """Tell whoever reads the hints of streams that they have news."""
+        await hint_streams(self._redis, self._feed.keys, stream_ids)
 
     async def _let_go(self, stay: frozenset[int], hand_over: Callable[[], Awaitable[Tenure]]) -> Tenure:
         """Keep only these partitions."""
@@ -120,8 +121,7 @@ class Handover:
             kept = await self._give(withdrawn.hints)
         finally:
             self._pending.add_hints(kept, flush=True)
-        for stream_id in withdrawn.swept:
-            await self.hint(stream_id)
+        await self.hint(withdrawn.swept)
         return tenure
 
     async def _give(self, hints: Sequence[Hint]) -> list[Hint]:

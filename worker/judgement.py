@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.events import EventId, is_event_id
+from worker.extent import Extent
 from worker.letters import letters_of
-from worker.log import Extent
 from worker.projection import Projection
 from worker.replay import FoldedLog
 from worker.table import RowHead, RowWrite, Stamp, StoredRow

@@ -14,15 +14,15 @@ from worker.events import (
     UNTYPED,
     AnyEvent,
     Event,
-    EventId,
     EventTypes,
     OtherEntry,
     field,
     parse_entry,
     parse_stream_id,
 )
+from worker.extent import Extent, read_extents
 from worker.keys import Keys
-from worker.redis_client import Script, pairs, pipelined, refused
+from worker.redis_client import Script, pipelined, refused
 
 NO_STREAM: Final = "no stream"
 """In place of an event id: the key holds something else."""
@@ -49,33 +49,6 @@ for at, key in ipairs(KEYS) do
   ids[at] = last.err and 0 or last[1] and last[1][1] or false
 end
 return ids
-""")
-
-# An id to look for is asked for from the server's side, too: the entry itself may be large.
-_EXTENTS = Script("""
-local function first(reply) return reply[1] and reply[1][1] or false end
-local extents = {}
-for at, key in ipairs(KEYS) do
-  local info = redis.pcall('XINFO', 'STREAM', key)
-  if info.err and redis.call('EXISTS', key) == 0 then
-    extents[at] = 0
-  elseif info.err then
-    if string.sub(info.err, 1, 9) ~= 'WRONGTYPE' then return info end
-    extents[at] = 1
-  else
-    local wanted = ARGV[at]
-    extents[at] = {
-      info, first(redis.call('XRANGE', key, '-', '+', 'COUNT', 1)),
-      first(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)),
-      (wanted == '' or first(redis.call('XRANGE', key, wanted, wanted))) and 1 or 0,
-    }
-    -- The entries themselves stay here.
-    for i = 1, #info, 2 do
-      if info[i] == 'first-entry' or info[i] == 'last-entry' then info[i + 1] = false end
-    end
-  end
-end
-return extents
 """)
 
 
@@ -114,37 +87,6 @@ class Page:
         if len(self.events) <= 1:
             return self
         return replace(self, last_id=str(self.events[0].id), events=self.events[:1], ended=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """What a log is known to reach over, and what was removed from it.
-
-    ``exists`` is False where there is no key. ``first_id`` and ``last_id`` are its first and last entry, None
-    where it has none. ``newest_id`` is the highest id that it ever gave out, though its entry may be gone.
-    ``newest_deleted`` is the highest id that XDEL took out, "0-0" for none; None where the server does not
-    tell (before Redis 7.0). ``whole`` says that nothing was ever removed; False also where it cannot be told.
-    ``holds`` says whether it holds the entry that was asked for, True if none was. Of a key that is no stream
-    it says that it exists, and nothing else.
-    """
-
-    exists: bool
-    first_id: str | None = None
-    last_id: str | None = None
-    newest_id: str | None = None
-    newest_deleted: str | None = None
-    whole: bool = False
-    holds: bool = True
-
-    @property
-    def is_no_stream(self) -> bool:
-        """Whether the key holds something else."""
-        return self.exists and self.newest_id is None
-
-    def trimmed_beyond(self, event_id: str) -> bool:
-        """Whether it begins after this event since something was removed; else it was begun anew there."""
-        starts_later = self.first_id is not None and EventId.parse(self.first_id) > EventId.parse(event_id)
-        return starts_later and not self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +205,10 @@ class Log:
 
     async def extents(self, stream_ids: Mapping[str, str | None]) -> dict[str, Extent]:
         """The extent of each log; for each stream, the id of an entry to look for, or None."""
-        names = [self.keys.log(stream_id) for stream_id in stream_ids]
-        replies = await _EXTENTS(self.redis, names, [wanted or "" for wanted in stream_ids.values()])
-        return {
-            s: _extent(reply, wanted) for (s, wanted), reply in zip(stream_ids.items(), replies, strict=True)
-        }
+        found = await read_extents(
+            self.redis, [(self.keys.log(s), wanted) for s, wanted in stream_ids.items()]
+        )
+        return dict(zip(stream_ids, found, strict=True))
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""
@@ -320,23 +261,6 @@ class Log:
             else:
                 streams.append(stream_id)
         return int(cursor), streams, unusable
-
-
-def _extent(reply: Any, wanted: str | None) -> Extent:
-    if reply in (0, 1):
-        return Extent(exists=bool(reply), holds=wanted is None)
-    info, first, last, holds = reply
-    told = dict(pairs(info))
-    deleted = told.get(b"max-deleted-entry-id")
-    return Extent(
-        exists=True,
-        first_id=first.decode() if first else None,
-        last_id=last.decode() if last else None,
-        newest_id=told[b"last-generated-id"].decode(),
-        newest_deleted=deleted.decode() if deleted is not None else None,
-        whole=told.get(b"entries-added") == told[b"length"],
-        holds=bool(holds),
-    )
 
 
 def _is_no_stream(reply: Any) -> bool:

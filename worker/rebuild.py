@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.application import check_stream_ids, log_of_application, read_committed
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
-from worker.dead_letters import hint_streams
 from worker.diverged import DivergedStreams
 from worker.events import is_event_id
+from worker.extent import Extent
+from worker.hinting import hint_streams
 from worker.judgement import Refusal, Verdict, judge, replacement
 from worker.keys import Keys
 from worker.letters import letter_of
-from worker.log import MAX_PAYLOAD_MEGABYTES, Extent, Log
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log
 from worker.moved import write_moved
 from worker.projection import Projection
 from worker.redis_client import pipelined
@@ -239,6 +240,17 @@ def _to_go_on(begun: tuple[RowHead | None, FoldedLog] | None, head: RowHead | No
     return begun[1] if head.stamp.at_most_moved_on_from(before.stamp) else None
 
 
+def make_rebuilder(projection: Projection, logs: Log, engine: AsyncEngine) -> Rebuilder:
+    """What rebuilds streams of these logs, over the connections that they are read with."""
+    return Rebuilder(
+        projection,
+        logs,
+        Store(engine, projection),
+        BlockedStreams(engine, projection),
+        DivergedStreams(logs.redis, logs.keys, projection.name),
+    )
+
+
 async def rebuild_streams(
     redis: Redis,
     engine: AsyncEngine,
@@ -260,15 +272,8 @@ async def rebuild_streams(
     where it stood, workers leave it alone and report it as diverged, and a later call mends it.
     """
     check_stream_ids(stream_ids)
-    engine = read_committed(engine)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
-    rebuilder = Rebuilder(
-        projection,
-        logs,
-        Store(engine, projection),
-        BlockedStreams(engine, projection),
-        DivergedStreams(redis, keys, projection.name),
-    )
+    rebuilder = make_rebuilder(projection, logs, read_committed(engine))
     rebuilt: list[Rebuilt] = []
     for at in range(0, len(stream_ids), _STREAMS_AT_ONCE):
         some = stream_ids[at : at + _STREAMS_AT_ONCE]

@@ -8,8 +8,8 @@ from functools import partial
 
 from worker.dry_run import DryRun
 from worker.preview import Previewer
+from worker.progress import Stopwatch, shown
 from worker.projection import Projection
-from worker.rebuild_progress import Stopwatch, shown
 from worker.rebuild_reach import RebuildOptions, known_and_unknown, reach
 from worker.rebuild_screen import print_dry_run
 from worker.scope import find_streams

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from worker.app import Servers, connect, make_log, make_rebuilder
+from worker.app import Servers, connect, make_log
 from worker.courtesy import Courtesy
 from worker.log import Log
 from worker.migrate import check_schema
 from worker.projection import Projection
-from worker.rebuild import Rebuilder
+from worker.rebuild import Rebuilder, make_rebuilder
 from worker.redis_client import renew
 from worker.retry import Perseverance
 from worker.scope import Scope
@@ -92,7 +92,7 @@ async def reach(
             servers,
             logs,
             Store(servers.engine, projection),
-            make_rebuilder(servers, logs, projection),
+            make_rebuilder(projection, logs, servers.engine),
             persevere,
             courtesy,
         )

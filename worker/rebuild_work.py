@@ -11,9 +11,9 @@ from functools import partial
 from worker.campaign import Campaign, CampaignProgress, Campaigns, RefusedStream
 from worker.campaign_work import CampaignWorker, enter
 from worker.judgement import Refusal
+from worker.progress import Shown, Step, Stopwatch, shown
 from worker.projection import Projection
 from worker.rebuild import Rebuilt
-from worker.rebuild_progress import Shown, Step, Stopwatch, shown
 from worker.rebuild_reach import Reach, RebuildOptions, known_and_unknown, reach
 from worker.rebuild_screen import Report, print_report
 from worker.scope import find_streams

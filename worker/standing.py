@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.dead_letters import StoredLetter, find_letters
 from worker.events import EventId, is_event_id
+from worker.extent import Extent
 from worker.lag import Waiting, count_waiting
 from worker.letters import State, stops
-from worker.log import Extent, Log
+from worker.log import Log
 from worker.moments import END
 from worker.past import Loss, Past, PastRow
 from worker.payload import decode_stored

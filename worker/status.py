@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.campaign import CampaignProgress, Campaigns
 from worker.dead_letters import LetterCounts, count_letters
+from worker.diverged import DivergedStreams
 from worker.feed_backlog import FeedBacklog, feed_backlog
 from worker.keys import Keys
 from worker.projection import Projection
@@ -36,6 +37,7 @@ class ProjectionStatus:
     feed: FeedBacklog
     sweep: SweepReport | None
     letters: LetterCounts
+    diverged: int
     replicas: list[ReplicaReport] = field(default_factory=list)
 
     @property
@@ -86,6 +88,7 @@ async def take_status(
         feed=await feed_backlog(redis, keys, projection.name),
         sweep=SweepReport.parse(sweep) if sweep else None,
         letters=await count_letters(engine, projection),
+        diverged=await DivergedStreams(redis, keys, projection.name).count(),
         replicas=[report for report in reports if report.alive],
     )
 

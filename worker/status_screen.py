@@ -119,6 +119,7 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
         ("rows without a log", f"{sweep.vanished:,}" if sweep else "unknown"),
         ("keys that cannot be projected", f"{sweep.unusable_keys:,}" if sweep else "unknown"),
         ("blocked streams", _blocked(status)),
+        ("diverged streams", f"{status.diverged:,}"),
         ("events passed over, skipped", f"{status.letters.passed:,}, {status.letters.skipped:,}"),
         ("rows verified, drifted", f"{status.rows_verified:,}, {status.rows_drifted:,}"),
         ("events applied", f"{status.events_applied:,}" + (f" ({rate:,.1f}/s)" if rate is not None else "")),

@@ -282,7 +282,7 @@ class Sweep:
         elsewhere = self._handover is not None and not self._handover.reads(stream_id)
         if self._handover and elsewhere and self._passed_on.get(stream_id, "") != last_id:
             self._passed_on[stream_id] = last_id
-            await self._handover.hint(stream_id)
+            await self._handover.hint([stream_id])
             return
         await self._pending.swept_room()
         self._queued[stream_id] = last_id

@@ -13,8 +13,9 @@ from time import monotonic
 
 from worker.cache import KnownStream
 from worker.events import EventId
+from worker.extent import Extent
 from worker.judgement import Verdict, judge
-from worker.log import Extent, Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest
 from worker.projection import Projection
 from worker.replay import FoldedLog, fold_page
 from worker.row import RawJson

@@ -1,16 +1,13 @@
-"""How `verify` looks: a bar while it works; then a table on a terminal, lines in a pipe, or JSON."""
+"""What `verify` tells in the end: a table on a terminal, lines in a pipe, or JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +16,6 @@ from worker.rebuild import Rebuilt
 from worker.survey import Survey, ToldFinding
 from worker.terminal import counted, print_json, printable
 
-_LINE_SECONDS = 10.0
 _HEADINGS = ("stream", "what", "by its log", "in the table", "first event")
 _OBSTACLES = {
     Obstacle.TRIMMED: "of trimmed logs",
@@ -58,50 +54,6 @@ class Verified:
         """Whether all is well in the end."""
         left = self.survey.wrong - len(self.survey.drifted) + self.after.wrong if self.after else None
         return not self.asked_in_vain and not (self.survey.wrong if left is None else left)
-
-
-class Bar(Protocol):
-    """Shows how far the work is."""
-
-    def advance(self, rows: int) -> None:
-        """So many more rows are done."""
-
-
-class _Lines:
-    """For no terminal: a line now and then, on standard error."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name = name
-        self._total = total
-        self._done = 0
-        self._said_at = monotonic()
-
-    def advance(self, rows: int) -> None:
-        self._done += rows
-        if monotonic() - self._said_at >= _LINE_SECONDS:
-            self._said_at = monotonic()
-            typer.echo(f"{self._name}: {self._done:,} of about {self._total:,} rows", err=True)
-
-
-class _Bar:
-    def __init__(self, progress: Progress, name: str, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task(name, total=total)
-
-    def advance(self, rows: int) -> None:
-        self._progress.advance(self._task, rows)
-
-
-@contextmanager
-def bar(name: str, total: int) -> Iterator[Bar]:
-    """A bar on a terminal; on standard error, so that it is never among the results."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(name, total)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, name, total)
 
 
 def print_verified(verified: Sequence[Verified], *, as_json: bool) -> None:

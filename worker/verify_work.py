@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.app import Servers, connect, make_log, make_rebuilder
+from worker.app import Servers, connect, make_log
 from worker.arguments import chosen_projections
 from worker.finding import Obstacle
 from worker.log import Log
 from worker.migrate import check_schema
+from worker.progress import Count, shown
 from worker.projection import Projection
-from worker.rebuild import Rebuilt
+from worker.rebuild import Rebuilt, make_rebuilder
 from worker.settings import Settings
 from worker.store import Store
 from worker.survey import Survey, Surveyor
 from worker.verify import Verifier
-from worker.verify_screen import Bar, Verified, bar, print_verified
+from worker.verify_screen import Verified, print_verified
 
 _REBUILT_AT_ONCE = 100
 
@@ -49,8 +50,8 @@ async def _verify(
     survey = Survey(selection.limit)
     named = list(dict.fromkeys(selection.stream_ids or ()))
     total = len(named) or sum((await store.count_rows()).values())
-    with bar(projection.name, total) as shown:
-        surveyor = Surveyor(verifier, logs, store, shown.advance)
+    with shown(projection.name, things="rows", at_once=False) as screen:
+        surveyor = Surveyor(verifier, logs, store, Count(screen, total).add)
         if named:
             await surveyor.survey_streams(named, survey)
         else:
@@ -58,21 +59,26 @@ async def _verify(
     in_vain = bool(named) and bool(survey.obstacles[Obstacle.NOTHING])
     verified = Verified(projection.name, survey, asked_in_vain=in_vain)
     if fix and survey.drifted:
-        with bar(f"{projection.name}: rebuilding", len(survey.drifted)) as shown:
-            verified.rebuilt = await _rebuild(servers, projection, logs, survey.drifted, shown)
+        with shown(f"{projection.name}: rebuilding", things="rows", at_once=False) as screen:
+            count = Count(screen, len(survey.drifted))
+            verified.rebuilt = await _rebuild(servers, projection, logs, survey.drifted, count)
         verified.after = Survey(selection.limit)
         await Surveyor(verifier, logs, store).survey_streams(survey.drifted, verified.after)
     return verified
 
 
 async def _rebuild(
-    servers: Servers, projection: Projection, logs: Log, stream_ids: Sequence[str], shown: Bar
+    servers: Servers,
+    projection: Projection,
+    logs: Log,
+    stream_ids: Sequence[str],
+    count: Count,
 ) -> list[Rebuilt]:
     """Rebuild these streams as any other rebuild would: what a log has lost is not accepted."""
-    rebuilder = make_rebuilder(servers, logs, projection)
+    rebuilder = make_rebuilder(projection, logs, servers.engine)
     rebuilt: list[Rebuilt] = []
     for at in range(0, len(stream_ids), _REBUILT_AT_ONCE):
         some = stream_ids[at : at + _REBUILT_AT_ONCE]
         rebuilt += await rebuilder.rebuild(some)
-        shown.advance(len(some))
+        count.add(len(some))
     return rebuilt

@@ -169,12 +169,15 @@ async def test_when_the_new_version_is_taken_back_the_old_one_works_again(deploy
     rows = "SELECT count(*) FROM stream_projections"
     await wait_until(partial(_is, deployment, rows, len(STREAMS)), "all rows")
     of_the_new = f"{rows} WHERE version = 2"
-    number = 0
-    while not await deployment.held_by("new"):  # Until the old one meets rows of the new.
-        number += 1
+    numbers = count(1)
+
+    async def the_old_one_has_met_rows_of_the_new() -> bool:
+        number = next(numbers)
         for stream_id in STREAMS:
             await deployment.emit(stream_id, number)
-        await asyncio.sleep(0.1)
+        return await deployment.held_by("new")
+
+    await wait_until(the_old_one_has_met_rows_of_the_new, "the old one to stand back", START_SECONDS)
     assert await deployment.count(of_the_new) > 0
     assert await asyncio.to_thread(new.stop) == 0
     await wait_until(partial(deployment.held_by, "old"), "the old one to work again", START_SECONDS)

@@ -18,10 +18,10 @@ from worker.dead_letters import (
     LetterCounts,
     count_letters,
     find_letters,
-    hint_streams,
     retry_letters,
     skip_letter,
 )
+from worker.hinting import hint_streams
 from worker.inspection import inspect_letter
 from worker.letters import Reason, State, resolve
 from worker.store import Store

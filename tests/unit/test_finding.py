@@ -12,9 +12,10 @@ from tests.versions import failing, of_version
 from worker import Projection
 from worker.difference import Columns
 from worker.events import Event, EventId
+from worker.extent import Extent
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.letters import Heeded, OpenLetter
-from worker.log import Extent, Page
+from worker.log import Page
 from worker.replay import FoldedLog, fold_page
 from worker.row import RawJson
 from worker.rule import StoredFacts

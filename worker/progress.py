@@ -1,4 +1,4 @@
-"""How far a rebuild is, shown while it works: a bar on a terminal, lines in a pipe, or objects of JSON."""
+"""How far a command is, shown while it works: a bar on a terminal, lines in a pipe, or objects of JSON."""
 
 from __future__ import annotations
 
@@ -31,10 +31,6 @@ class Step:
     streams_per_second: float = 0.0
     seconds_left: float | None = None
     workers: int = 1
-
-    @property
-    def rate(self) -> str:
-        return f"{self.streams_per_second:,.0f} streams/s"
 
     @property
     def left(self) -> str:
@@ -73,23 +69,24 @@ class Shown(Protocol):
 
 
 class _Bar:
-    def __init__(self, progress: Progress, name: str) -> None:
+    def __init__(self, progress: Progress, name: str, things: str) -> None:
         self._progress = progress
+        self._things = things
         self._task = progress.add_task(name, total=None, rate="", left="")
 
     def show(self, step: Step) -> None:
-        self._progress.update(
-            self._task, total=step.streams, completed=step.done, rate=step.rate, left=step.left
-        )
+        rate = _rate(step, self._things)
+        self._progress.update(self._task, total=step.streams, completed=step.done, rate=rate, left=step.left)
 
 
 class _Lines:
     """A line every few seconds."""
 
-    def __init__(self, name: str, *, as_json: bool) -> None:
+    def __init__(self, name: str, things: str, *, as_json: bool, at_once: bool) -> None:
         self._name = name
+        self._things = things
         self._as_json = as_json
-        self._said_at = float("-inf")
+        self._said_at = float("-inf") if at_once else monotonic()
 
     def show(self, step: Step) -> None:
         if monotonic() - self._said_at < _LINE_SECONDS:
@@ -100,17 +97,27 @@ class _Lines:
             return
         refused = f", {step.refused:,} refused" if step.refused else ""
         typer.echo(
-            f"{self._name}: {step.done:,} of {step.streams:,} streams{refused}; {step.rate}, {step.left}",
+            f"{self._name}: {step.done:,} of {step.streams:,} {self._things}{refused}; "
+            f"{_rate(step, self._things)}, {step.left}",
             err=True,
         )
 
 
+def _rate(step: Step, things: str) -> str:
+    return f"{step.streams_per_second:,.0f} {things}/s"
+
+
 @contextmanager
-def shown(name: str, *, as_json: bool) -> Iterator[Shown]:
-    """Show steps; bars and lines on standard error, JSON on standard output."""
+def shown(
+    name: str, *, things: str = "streams", as_json: bool = False, at_once: bool = True
+) -> Iterator[Shown]:
+    """Show steps; bars and lines on standard error, so never among results, JSON on standard output.
+
+    Without ``at_once`` the first line waits, so that a short command says nothing but its result.
+    """
     console = Console(stderr=True)
     if as_json or not console.is_terminal:
-        yield _Lines(name, as_json=as_json)
+        yield _Lines(name, things, as_json=as_json, at_once=at_once)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -120,4 +127,18 @@ def shown(name: str, *, as_json: bool) -> Iterator[Shown]:
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, name)
+        yield _Bar(progress, name, things)
+
+
+class Count:
+    """Things done, shown as they grow in number, of about ``total``."""
+
+    def __init__(self, screen: Shown, total: int) -> None:
+        self._screen = screen
+        self._watch = Stopwatch(total)
+        self._done = 0
+
+    def add(self, more: int) -> None:
+        """So many more are done."""
+        self._done += more
+        self._screen.show(self._watch.step(self._done))
