@@ -64,8 +64,9 @@ def judge(
     ``deliberate`` an operator named the stream, so that a log whose last entries were deleted on purpose is
     no loss. With ``accept_loss`` no loss is.
     """
-    if folded.refusal or folded.torn:
-        why = folded.refusal or "its entries are removed while they are read"
+    if folded.refusal or folded.torn or extent.is_no_stream:
+        torn = "its entries are removed while they are read"
+        why = folded.refusal or (torn if folded.torn else "its key holds something else")
         return Verdict(Refusal.UNREADABLE, f"The log cannot be read: {why}.")
     position = head.stamp.last_event_id if head else None
     if head is None or position is None:

@@ -158,6 +158,14 @@ async def test_a_stale_row_whose_log_lost_its_tail_is_left_alone(deployment: Dep
     assert await values(second) == (1, "3-0", 3)
 
 
+async def test_a_key_that_is_no_stream_leaves_a_stale_row_alone(deployment: Deployment) -> None:
+    await projected_by_the_first(deployment)
+    second = deployment.replica(2)
+    await second.redis.set(second.keys.log("a"), "text")
+    assert await settle(second) is Outcome.UNREADABLE
+    assert await values(second) == (1, "3-0", 3)
+
+
 async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves_the_row_alone(
     deployment: Deployment,
 ) -> None:
