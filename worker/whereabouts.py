@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.events import EventId
+from worker.extent import Extent
 from worker.keys import Keys
 from worker.letters import stops
 from worker.projection import Projection
@@ -210,14 +211,13 @@ def _standing(question: LogQuestion, reply: Any) -> LogStanding | None:
     if reply is None:
         return None
     last_id, last_projected, go_on, holds, first_id, whole = reply
-    # As the projector decides between a log that was trimmed and one that has lost its tail.
-    position = question.position
-    trimmed = bool(position and first_id and EventId.parse(first_id) > EventId.parse(position)) and not whole
+    extent = Extent(exists=True, first_id=first_id.decode() or None, whole=bool(whole), holds=bool(holds))
+    trimmed = question.position is not None and extent.trimmed_beyond(question.position)
     return LogStanding(
         last_id=EventId.parse(last_id),
         last_projected=EventId.parse(last_projected) if last_projected else None,
         go_on=go_on.decode() if go_on else None,
-        fits=bool(holds) or trimmed,
+        fits=extent.holds or trimmed,
     )
 
 
