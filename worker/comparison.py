@@ -20,7 +20,6 @@ from worker.projection import Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.row import RawJson
 
-_SCAN_KEYS = 500
 _FOLDED_AT_ONCE = 100
 
 
@@ -48,7 +47,7 @@ async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) 
     async with engine.connect() as connection:
         skipped = await letters.skipped(connection, projection.name)
     folded: dict[str, FoldedLog] = {}
-    streams = await _streams(logs)
+    streams = sorted({stream_id async for found in logs.all_streams() for stream_id in found})
     for at in range(0, len(streams), _FOLDED_AT_ONCE):
         some = streams[at : at + _FOLDED_AT_ONCE]
         requests = [ReplayRequest(s, skipped.get(s, ())) for s in some]
@@ -113,14 +112,3 @@ def compare(expected: Mapping[str, Columns], stored: Mapping[str, Columns]) -> C
         missing=tuple(sorted(expected.keys() - stored.keys())),
         extra=tuple(sorted(stored.keys() - expected.keys())),
     )
-
-
-async def _streams(logs: Log) -> list[str]:
-    """Every stream that has a log, once, in order."""
-    streams: set[str] = set()
-    cursor = 0
-    while True:
-        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
-        streams.update(found)
-        if not cursor:
-            return sorted(streams)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ _MIN_ENTRIES = 2  # The entry to start from, and one more.
 _MAX_ENTRIES = 1_000
 _ENTRY_BYTES_AT_FIRST = 16_000.0
 _ENTRY_OVERHEAD_BYTES = 50
+_SCAN_KEYS = 500
 
 # XREVRANGE from the client would send the whole last entry of every log, only to learn its id.
 _LAST_IDS = Script("""
@@ -241,6 +242,14 @@ class Log:
                 return Finding(request.stream_id, news=True, oldest=raw_id.decode())
             untyped += event_type is UNTYPED
         return Finding(request.stream_id, news=False, read_to=last, untyped=untyped)
+
+    async def all_streams(self) -> AsyncGenerator[list[str], None]:
+        """The streams of all keys of logs, step by step, as `scan` finds them; one may come twice."""
+        cursor, done = 0, False
+        while not done:
+            cursor, stream_ids, _ = await self.scan(cursor, _SCAN_KEYS)
+            done = cursor == 0
+            yield stream_ids
 
     async def scan(self, cursor: int, count: int) -> tuple[int, list[str], list[bytes]]:
         """One step through all keys of logs: the next cursor (0: done), stream ids, and keys that spell none.

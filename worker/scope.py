@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +14,6 @@ from worker.projection import Projection
 from worker.store import Store
 from worker.trouble import Trouble, classify, describe, sqlstate
 
-_SCAN_KEYS = 500
 _ROWS_A_STEP = 2_000
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
@@ -98,20 +98,18 @@ async def projected_streams(store: Store, stream_ids: Sequence[str]) -> list[str
 
 async def has_logs(logs: Log) -> bool:
     """Whether there is any log."""
-    cursor, found, _ = await logs.scan(0, _SCAN_KEYS)
-    while cursor and not found:
-        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
-    return bool(found)
+    async with aclosing(logs.all_streams()) as steps:
+        async for found in steps:
+            if found:
+                return True
+    return False
 
 
 async def streams_of_logs(logs: Log) -> set[str]:
     """All streams that have a log."""
     streams: set[str] = set()
-    cursor, done = 0, False
-    while not done:
-        cursor, found, _ = await logs.scan(cursor, _SCAN_KEYS)
+    async for found in logs.all_streams():
         new = [stream_id for stream_id in found if stream_id not in streams]
         last_ids = await logs.last_ids(new) if new else []
         streams.update(s for s, last_id in zip(new, last_ids, strict=True) if last_id != NO_STREAM)
-        done = cursor == 0
     return streams

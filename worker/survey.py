@@ -138,12 +138,9 @@ class Surveyor:
             yield stream_ids
             self._advance(len(stream_ids))
             stream_ids = await self._store.streams_after(stream_ids[-1], _STEP)
-        cursor, done = 0, False
-        while not done:
-            cursor, found, _ = await self._logs.scan(cursor, _STEP)
+        async for found in self._logs.all_streams():
             positions = await self._store.positions(found) if found else {}
             yield [stream_id for stream_id in dict.fromkeys(found) if positions.get(stream_id) is None]
-            done = cursor == 0
 
     async def _look(
         self, stream_ids: Sequence[str], suspects: dict[str, None], survey: Survey, *, named: bool = False

@@ -234,9 +234,8 @@ async def verify_streams(
 
     Changes nothing, and may be called while workers run. Returns at once where all is right, else after
     looking again, for as long as ``patience`` where a row is missing or its log was cut. ``redis`` is any
-    asyncio client of redis-py, ``engine`` any of asyncpg.
-    ``max_payload_megabytes`` must be what the workers are set to. Raises errors of the servers; to call again
-    then is safe.
+    asyncio client of redis-py, ``engine`` any of asyncpg. ``max_payload_megabytes`` must be what the workers
+    are set to. Raises errors of the servers; to call again then is safe.
     """
     check_stream_ids(stream_ids)
     logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
