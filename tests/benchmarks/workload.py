@@ -119,7 +119,15 @@ def append(redis_url: str, keys: Keys, workload: Workload, *, hints: bool = True
             size += sum(len(op) + len(event_type) + len(data) for _, (op, event_type, data) in chunk)
             if hints:
                 redis.pipelined(
-                    (b"XADD", feeds[stream], b"*", b"stream", stream_ids[stream].encode(), b"type", event_type)
+                    (
+                        b"XADD",
+                        feeds[stream],
+                        b"*",
+                        b"stream",
+                        stream_ids[stream].encode(),
+                        b"type",
+                        event_type,
+                    )
                     for stream, event_type, _ in news
                 )
     return Appended(last, size)
