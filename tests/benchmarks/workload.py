@@ -1,6 +1,6 @@
 """Workloads of realistic events: what producers of a research chat leave in Redis.
 
-An assistant message has about 600 bytes, a snapshot 3 to 6 steps of about 300. A few hundred conversations are
+An assistant message has about 600 bytes, a snapshot 3 to 6 steps of about 300. A hundred conversations are
 simulated and serve many streams each; every stream claims a WDK strategy of its own, so that also consumers
 without a history of claims come to the right table.
 """
@@ -81,7 +81,7 @@ class Workload:
         return operation_id, event_type, data
 
     def __iter__(self) -> Iterator[tuple[int, RawEvent]]:
-        """All events with the number of their stream, in the order of producers that write at the same time."""
+        """All events with the number of their stream, in the order of producers that write at once."""
         for at in range(self.events_a_stream):
             for stream in range(self.streams):
                 yield stream, self.event(stream, at)
