@@ -15,6 +15,8 @@ from typing import Any
 
 JsonObject = dict[str, Any]
 
+_spell = json.JSONEncoder(sort_keys=True).encode
+
 _TASK_TOKENS = ("promptTokens", "completionTokens", "llmCallCount", "estimatedCostUsd")
 
 
@@ -170,6 +172,6 @@ def text(data: JsonObject, field: str) -> str:
 def call_key(data: JsonObject) -> str:
     """What tells calls apart: their id in JSON, so that an id may be of any type. Empty by default."""
     try:
-        return json.dumps(data.get("id", ""), sort_keys=True)
+        return _spell(data.get("id", ""))
     except RecursionError:
         return ""
