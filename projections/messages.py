@@ -127,11 +127,11 @@ class Transcript:
         total = data.get("totalTokens")
         if not isinstance(total, int) or isinstance(total, bool) or total <= 0:
             return
+        usage: JsonObject = {field: data.get(field, 0) for field in _TURN_TOKENS}
+        usage["modelId"] = data.get("modelId", "")
         for uncounted in self._uncounted.values():
             if uncounted:
-                usage: JsonObject = {field: data.get(field, 0) for field in _TURN_TOKENS}
-                usage["modelId"] = data.get("modelId", "")
-                self.messages[uncounted.pop()]["tokenUsage"] = usage
+                self.messages[uncounted.pop()]["tokenUsage"] = usage.copy()
 
 
 class Thinking:

@@ -116,9 +116,11 @@ def end_call(calls: JsonObject, data: JsonObject, shown_by: Callable[[int], list
     if place is None:
         return
     ended = calls["calls"][place] | {"result": data.get("result")}
-    for listed in (calls["calls"], *map(shown_by, calls["shown_in"])):
-        if place < len(listed):
-            listed[place] = ended
+    calls["calls"][place] = ended
+    for message_place in calls["shown_in"]:
+        shown = shown_by(message_place)
+        if place < len(shown):
+            shown[place] = ended
 
 
 def start_task(turn: JsonObject, name: str, data: JsonObject) -> None:
