@@ -17,7 +17,7 @@ from tests.benchmarks.workload import Workload
 from tests.benchmarks.world import World
 
 CHAT, PROJECTED_ONLY = "chat backlog", "projected only"
-NAIVE, FASTSTREAM, FASTSTREAM_TUNED = "naive", "FastStream batch", "FastStream batch, tuned"
+NAIVE, FASTSTREAM = "naive", "FastStream batch"
 HAND_WRITTEN, READ_GROUP, READ_RANGES = "hand-written batch", "read limit", "read limit, XRANGE"
 PEAK = f"peak RSS of {WORKER}"
 WRITE_LIMITS = {1: "write limit", 2: "write limit, two connections"}
@@ -50,8 +50,8 @@ class Backlog:
         command = Command(NAIVE, f"{_BASELINES}.naive", arguments, tells_end=True)
         return await self._by(command, workload, _nothing)
 
-    async def faststream(self, *arguments: str) -> Measured:
-        command = Command("FastStream", f"{_BASELINES}.faststream_batch", arguments)
+    async def faststream(self) -> Measured:
+        command = Command("FastStream", f"{_BASELINES}.faststream_batch")
         return await self._by(command, tenth(self.workload), self._published)
 
     async def hand_written(self) -> Measured:
@@ -119,7 +119,6 @@ async def measure_backlog(bench: Bench, name: str, workload: Workload) -> list[F
         WORKER: (workload.events, worker),
         NAIVE: (few, partial(rate, few, backlog.naive)),
         FASTSTREAM: (few, partial(rate, few, backlog.faststream)),
-        FASTSTREAM_TUNED: (few, partial(rate, few, partial(backlog.faststream, "--tuned"))),
         HAND_WRITTEN: (workload.events, partial(rate, workload.events, backlog.hand_written)),
         READ_GROUP: (
             workload.events,
@@ -132,7 +131,13 @@ async def measure_backlog(bench: Bench, name: str, workload: Workload) -> list[F
     }
     runs = await bench.in_turns(name, {subject: measure for subject, (_, measure) in subjects.items()})
     figures = [
-        Figure(name, subject, "events/s", runs[subject], "" if events == workload.events else f"{events:,}")
+        Figure(
+            name,
+            subject,
+            "events/s",
+            runs[subject],
+            "" if events == workload.events else f"{events:,} events",
+        )
         for subject, (events, _) in subjects.items()
     ]
     return [*figures, Figure(name, PEAK, "MiB", [Run(value) for value in megabytes])]
