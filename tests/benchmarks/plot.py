@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator
 
 from tests.benchmarks.bench import WORKER
 from tests.benchmarks.measurement import Figure, number
 
 LATENCY = "ms"
 BACKLOGS: Mapping[str, str] = {
-    "chat backlog": "Backlog of whole chats, 9 % projected",
+    "chat backlog": "Backlog of whole chats",
     "projected only": "Backlog of projected events only",
 }
 SUBJECTS: Mapping[str, str] = {
@@ -28,7 +29,8 @@ SUBJECTS: Mapping[str, str] = {
 
 _WORKER_COLOUR, _OTHER_COLOUR, _LIMIT_COLOUR = "#2563eb", "#94a3b8", "#e2e8f0"
 _TEXT_COLOUR, _GRID_COLOUR = "#1f2937", "#e5e7eb"
-_STYLE = {
+_RATES = (100, 2_000_000)
+_STYLE: Any = {
     "font.size": 9,
     "text.color": _TEXT_COLOUR,
     "axes.labelcolor": _TEXT_COLOUR,
@@ -43,17 +45,21 @@ _STYLE = {
 
 
 def save_plot(figures: Sequence[Figure], path: Path) -> None:
-    """Draw backlogs, and latencies where there are any, into a PNG file. Figures that are missing are left out."""
+    """Draw backlogs, and latencies where there are any, into a PNG. What was not measured is missing."""
     latencies = [figure for figure in figures if figure.unit == LATENCY]
+    rows: list[Any] = [[*BACKLOGS]]
+    heights = [len(SUBJECTS)]
+    if latencies:
+        rows.append([LATENCY] * len(BACKLOGS))
+        heights.append(len(latencies))
     with mpl.rc_context(_STYLE):
-        picture = Picture(figsize=(9, 5.4 if latencies else 2.9), dpi=160, layout="constrained")
-        rows = picture.subfigures(2, 1, height_ratios=[2.9, 2.5]) if latencies else [picture]
-        for axes, (scenario, title) in zip(
-            rows[0].subplots(1, 2, sharey=True), BACKLOGS.items(), strict=True
-        ):
-            _draw_rates(axes, title, [figure for figure in figures if figure.scenario == scenario])
+        picture = Picture(figsize=(9, 0.9 * len(rows) + 0.38 * sum(heights)), dpi=160, layout="constrained")
+        axes = picture.subplot_mosaic(rows, height_ratios=heights)
+        for at, (scenario, title) in enumerate(BACKLOGS.items()):
+            _draw_rates(axes[scenario], title, [figure for figure in figures if figure.scenario == scenario])
+            axes[scenario].tick_params(labelleft=at == 0)
         if latencies:
-            _draw_latencies(rows[1].subplots(), latencies)
+            _draw_latencies(axes[LATENCY], latencies)
         picture.savefig(path)
 
 
@@ -69,8 +75,8 @@ def _draw_rates(axes: Axes, title: str, figures: Sequence[Figure]) -> None:
     )
     axes.bar_label(bars, [f"{figure.median:,.0f}" for figure in shown], padding=3)
     axes.set_xscale("log")
-    axes.set_xlim(100, 2_000_000)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlim(*_RATES)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
     _finish(axes, title, "events per second (median, logarithmic)")
 
@@ -84,8 +90,7 @@ def _draw_latencies(axes: Axes, figures: Sequence[Figure]) -> None:
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
-    if not axes.yaxis_inverted():
-        axes.invert_yaxis()
+    axes.invert_yaxis()
     axes.set_title(title, loc="left")
     axes.set_xlabel(unit)
     axes.tick_params(axis="y", length=0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.benchmarks.measurement import Figure, Name, Run, Target, number
+from tests.benchmarks.plot import BACKLOGS, LATENCY, save_plot
 from tests.benchmarks.report import figures_table, targets_table
 
 WORKER = Figure("chat", "projection-worker", "events/s", [Run(300), Run(100), Run(200)])
@@ -83,3 +85,12 @@ def test_figures_can_be_written_as_json() -> None:
 )
 def test_numbers_have_three_digits_or_all_before_the_point(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize("with_latencies", [False, True])
+def test_the_plot_is_a_png_of_what_was_measured(tmp_path: Path, *, with_latencies: bool) -> None:
+    figures = [Figure(scenario, WORKER.subject, "events/s", WORKER.runs) for scenario in BACKLOGS]
+    if with_latencies:
+        figures.append(Figure("live", "p50", LATENCY, [Run(1.5)]))
+    save_plot(figures, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
