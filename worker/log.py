@@ -16,9 +16,9 @@ from worker.events import (
     Event,
     EventTypes,
     OtherEntry,
-    field,
     parse_entry,
     parse_stream_id,
+    type_field,
 )
 from worker.extent import Extent, read_extents
 from worker.keys import Keys
@@ -142,12 +142,15 @@ class Log:
         known = start is not None and raw.entries[0][0] == start.encode()
         events: list[AnyEvent] = []
         untyped = 0
-        for raw_id, fields in raw.entries[known:]:
-            event = parse_entry(raw_id, fields, self._types, self._max_payload_bytes)
-            if event is UNTYPED:
+        types, max_payload_bytes = self._types, self._max_payload_bytes
+        for raw_id, fields in raw.entries[known:] if known else raw.entries:
+            event_type = types[type_field(fields)]
+            if event_type is UNPROJECTED:
+                continue
+            if event_type is UNTYPED:
                 untyped += 1
-            elif event is not UNPROJECTED:
-                events.append(event)
+                continue
+            events.append(parse_entry(raw_id, event_type, fields, max_payload_bytes))
         first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
         return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped)
 
@@ -157,6 +160,21 @@ class Log:
         A few entries of each come first. They tell how large a log's entries are, and so how many more of
         them there is room for, if it goes on.
         """
+        pages = await self._read_beginnings(requests)
+        longer = [at for at, page in enumerate(pages) if not page.ended]
+        room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
+        counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
+        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
+        # Again from the last entry on, which shows that the log is still the same.
+        ranges = [(requests[at].stream_id, pages[at].entries[-1][0]) for at in going_on]
+        for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
+            if rest.entries and rest.entries[0][0] == pages[at].entries[-1][0]:
+                entries = [*pages[at].entries, *rest.entries[1:]]
+                pages[at] = _RawPage(entries, rest.ended, pages[at].mean)
+        return pages
+
+    async def _read_beginnings(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
+        """The first few entries of each log."""
         pages: list[_RawPage] = []
         waiting = list(requests)
         while waiting:
@@ -168,16 +186,6 @@ class Log:
                 [(r.stream_id, r.start or "-") for r in waiting[:at_once]], count
             )
             del waiting[:at_once]
-        longer = [at for at, page in enumerate(pages) if not page.ended]
-        room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
-        counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
-        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
-        # Again from the last entry on, which shows that the log is still the same.
-        ranges = [(requests[at].stream_id, pages[at].entries[-1][0]) for at in going_on]
-        for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
-            if rest.entries and rest.entries[0][0] == pages[at].entries[-1][0]:
-                entries = [*pages[at].entries, *rest.entries[1:]]
-                pages[at] = _RawPage(entries, rest.ended, pages[at].mean)
         return pages
 
     async def _read_entries(self, ranges: Sequence[tuple[str, str | bytes]], *counts: int) -> list[_RawPage]:
@@ -217,17 +225,21 @@ class Log:
         return [NO_STREAM if reply == 0 else reply.decode() if reply else None for reply in replies]
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
-        """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded."""
+        """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded.
+
+        Most logs that hold one hold it near the beginning, so only the rest are read in large pages.
+        """
         findings: dict[str, Finding] = {}
+        read = self._read_beginnings
         while requests:
             further: list[PageRequest] = []
-            for request, page in zip(requests, await self._read(requests), strict=True):
+            for request, page in zip(requests, await read(requests), strict=True):
                 before = findings.get(request.stream_id)
                 finding = self._find(request, page.entries, untyped=before.untyped if before else 0)
                 findings[request.stream_id] = finding
                 if not finding.news and not page.ended:
                     further.append(PageRequest(request.stream_id, finding.read_to))
-            requests = further
+            requests, read = further, self._read
         return list(findings.values())
 
     def _find(self, request: PageRequest, entries: Sequence[RawEntry], untyped: int) -> Finding:
@@ -237,7 +249,7 @@ class Log:
                 return Finding(request.stream_id, news=True)
             entries = entries[1:]
         for raw_id, fields in entries:
-            event_type = self._types[field(fields, b"type")]
+            event_type = self._types[type_field(fields)]
             if not isinstance(event_type, OtherEntry):
                 return Finding(request.stream_id, news=True, oldest=raw_id.decode())
             untyped += event_type is UNTYPED
