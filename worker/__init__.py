@@ -29,6 +29,7 @@ The parts
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `extent`, `feed` reading logs; how far they reach; this replica's place in the consumer group
 `feed_backlog`          how much waits in the feed, and for how long
+`skim`                  deep backlogs of hints passed over as a whole, once their streams are projected
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
 `hinting`               hints that no producer writes
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
