@@ -31,7 +31,7 @@ RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
 
 MAX_PAYLOAD_MEGABYTES: Final = 16
-PAGE_MEGABYTES: Final = 16
+PAGE_MEGABYTES: Final = 32
 """What is usual; deployments may set it otherwise."""
 
 _FIRST_ENTRIES = 8
@@ -132,9 +132,10 @@ class Log:
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
 
-    async def read(self, requests: Sequence[PageRequest]) -> list[Page]:
-        """One page of each log, in the order of the requests."""
-        return [self._page(r.start, raw) for r, raw in zip(requests, await self._read(requests), strict=True)]
+    async def read(self, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+        """One page of each log, in order; all of them no more than a ``share`` of what may be read."""
+        pages = await self._read(requests, share)
+        return [self._page(r.start, raw) for r, raw in zip(requests, pages, strict=True)]
 
     def _page(self, start: str | None, raw: _RawPage) -> Page:
         if not raw.entries:
@@ -154,15 +155,16 @@ class Log:
         first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
         return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped)
 
-    async def _read(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
-        """Entries of each log, all together about ``page_bytes`` at most.
+    async def _read(self, requests: Sequence[PageRequest], share: float = 1) -> list[_RawPage]:
+        """Entries of each log, all together about a ``share`` of ``page_bytes`` at most.
 
         A few entries of each come first. They tell how large a log's entries are, and so how many more of
         them there is room for, if it goes on.
         """
         pages = await self._read_beginnings(requests)
         longer = [at for at, page in enumerate(pages) if not page.ended]
-        room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
+        already = sum(page.mean * len(page.entries) for page in pages)
+        room = (share * self._page_bytes - already) / max(len(longer), 1)
         counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
         going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
         # Again from the last entry on, which shows that the log is still the same.
