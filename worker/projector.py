@@ -6,6 +6,7 @@ A large batch is cut into parts, so that the servers have something to do while 
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,13 +76,23 @@ class Projector:
         self._unreadable: set[str] = set()
 
     async def project_batch(
-        self, stream_ids: Sequence[str], *, one_event: bool = False
+        self,
+        stream_ids: Sequence[str],
+        *,
+        one_event: bool = False,
+        before_folding: Future[None] | None = None,
     ) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands.
 
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
+        No handler is called until ``before_folding`` is done.
         """
         results: dict[str, StreamResult] = {}
+
+        async def fold(batch: _Batch) -> None:
+            if before_folding:
+                await before_folding
+            await self._fold_logs(batch, one_event=one_event)
 
         async def write(batch: _Batch) -> None:
             await self._write(batch)
@@ -91,7 +102,7 @@ class Projector:
 
         parts = [stream_ids[at : at + _PART_STREAMS] for at in range(0, len(stream_ids), _PART_STREAMS)]
         read = partial(self._read, share=1 / max(len(parts), 1))
-        await overlap(parts, read, partial(self._fold_logs, one_event=one_event), write)
+        await overlap(parts, read, fold, write)
         self.tally.batches += 1
         return results
 
