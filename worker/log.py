@@ -22,6 +22,7 @@ from worker.events import (
 )
 from worker.extent import Extent, read_extents
 from worker.keys import Keys
+from worker.overlap import Turns
 from worker.redis_client import Script, pipelined, refused
 
 NO_STREAM: Final = "no stream"
@@ -134,8 +135,12 @@ class Log:
 
     async def read(self, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
         """One page of each log, in order; all of them no more than a ``share`` of what may be read."""
-        pages = await self._read(requests, share)
-        return [self._page(r.start, raw) for r, raw in zip(requests, pages, strict=True)]
+        pages: list[Page] = []
+        turns = Turns()
+        for request, raw in zip(requests, await self._read(requests, share), strict=True):
+            pages.append(self._page(request.start, raw))
+            await turns.take()
+        return pages
 
     def _page(self, start: str | None, raw: _RawPage) -> Page:
         if not raw.entries:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import TypeVar
+
+_LONGEST_WITHOUT_TURN_SECONDS = 0.002
 
 Part = TypeVar("Part")
 Batch = TypeVar("Batch")
+
+
+class Turns:
+    """Lets the loop turn now and then while there is much to compute: no reply is heeded without that."""
+
+    def __init__(self) -> None:
+        self._turned_at = monotonic()
+
+    async def take(self) -> None:
+        """To be awaited after every bit of work; mostly returns at once."""
+        if monotonic() - self._turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._turned_at = monotonic()
 
 
 async def overlap(

@@ -5,12 +5,10 @@ A large batch is cut into parts, so that the servers have something to do while 
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
 
 import structlog
 
@@ -26,7 +24,7 @@ from worker.known_streams import KnownStreams, stamp_of
 from worker.letters import Heeded, letter_of, letters_of, stops
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome, StreamResult, Tally
-from worker.overlap import overlap
+from worker.overlap import Turns, overlap
 from worker.projection import Projection
 from worker.replay import FoldedLog
 from worker.store import Store
@@ -37,8 +35,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
 _PART_STREAMS = 64
-_LONGEST_WITHOUT_TURN_SECONDS = 0.002
-"""For how long to fold at a stretch: meanwhile no reply of a server is heeded."""
 
 
 @dataclass(slots=True)
@@ -188,11 +184,9 @@ class Projector:
     async def _fold_logs(self, batch: _Batch, *, one_event: bool) -> None:
         """Fold what was read of each log."""
         astray: dict[str, Page] = {}
-        turned_at = monotonic()
+        turns = Turns()
         for stream_id, whole in zip(batch.read, batch.pages, strict=True):
-            if monotonic() - turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
-                await asyncio.sleep(0)
-                turned_at = monotonic()
+            await turns.take()
             page = whole.up_to_first_event() if one_event else whole
             start = _start(batch.known[stream_id])
             if page.refusal is not None:
