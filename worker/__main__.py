@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-_NEW_OBJECTS, _YOUNG_COLLECTIONS, _MIDDLE_COLLECTIONS = 50_000, 50, 100
+_NEW_OBJECTS, _YOUNG_COLLECTIONS, _MIDDLE_COLLECTIONS = 200_000, 20, 50
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from worker.events import (
     UNPROJECTED,
     UNTYPED,
     AnyEvent,
-    Event,
     EventTypes,
     OtherEntry,
     parse_entry,
@@ -69,7 +68,8 @@ class Page:
     ``first_id`` and ``last_id`` are those of the entries read, of whatever type, and None where there were
     none; ``events`` only those of projected types, without the entry to start from, which is known already.
     ``ended`` says that the page reaches the end of the log as it was at the time. ``refusal`` is set, and all
-    else empty, where the key is no stream. ``untyped`` counts entries whose type is missing or not UTF-8.
+    else empty, where the key is no stream. ``untyped`` counts entries whose type is missing or not UTF-8,
+    ``mended`` values of the events that could not be stored as they were.
     """
 
     first_id: str | None
@@ -78,11 +78,7 @@ class Page:
     ended: bool
     refusal: str | None = None
     untyped: int = 0
-
-    @property
-    def mended(self) -> int:
-        """How many values of the events could not be stored as they were."""
-        return sum(event.mended for event in self.events if isinstance(event, Event))
+    mended: int = 0
 
     def up_to_first_event(self) -> Page:
         """The page without what follows its first event."""
@@ -147,7 +143,7 @@ class Log:
             return Page(None, None, (), ended=True, refusal=raw.refusal)
         known = start is not None and raw.entries[0][0] == start.encode()
         events: list[AnyEvent] = []
-        untyped = 0
+        untyped = mended = 0
         types, max_payload_bytes = self._types, self._max_payload_bytes
         for raw_id, fields in raw.entries[known:] if known else raw.entries:
             event_type = types[type_field(fields)]
@@ -156,9 +152,11 @@ class Log:
             if event_type is UNTYPED:
                 untyped += 1
                 continue
-            events.append(parse_entry(raw_id, event_type, fields, max_payload_bytes))
+            event = parse_entry(raw_id, event_type, fields, max_payload_bytes)
+            mended += event.mended
+            events.append(event)
         first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
-        return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped)
+        return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped, mended=mended)
 
     async def _read(self, requests: Sequence[PageRequest], share: float = 1) -> list[_RawPage]:
         """Entries of each log, all together about a ``share`` of ``page_bytes`` at most.
@@ -303,5 +301,5 @@ def _is_no_stream(reply: Any) -> bool:
 def _mean_bytes(entries: Sequence[RawEntry]) -> float:
     """About how many bytes an entry takes, by the first few of them."""
     some = entries[:_FIRST_ENTRIES]
-    total = sum(len(part) for _, fields in some for part in fields)
+    total = sum([sum(map(len, fields)) for _, fields in some])
     return total / len(some) + _ENTRY_OVERHEAD_BYTES if some else 0.0
