@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 from tests.acceptance.commands import RunningCommand, running
 from tests.benchmarks.measurement import Figure, Run, Target, number
@@ -20,7 +19,6 @@ from tests.servers import Databases, RunningServers
 from tests.waiting import wait_until
 
 WORKER = "projection-worker"
-START_SECONDS = 60
 END_SECONDS = 600
 _PAUSE_SECONDS = 0.005
 _SHARE_OF_LOOKING = 0.1
@@ -70,11 +68,15 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command under measurement: how its CPU time is listed, and what is run."""
+    """A command under measurement: how its CPU time is listed, and what is run.
+
+    One that ``tells_end`` logs that it has finished, and waits.
+    """
 
     name: str
     module: str
     arguments: Sequence[str] = ()
+    tells_end: bool = False
 
 
 WORKER_COMMAND = Command(WORKER, "worker", ("run",))
@@ -93,6 +95,72 @@ class Measured:
         return Run(events / self.seconds, self.cpu, self.seconds)
 
 
+class Subjects:
+    """Commands under measurement that have started; ``started`` is the Unix time at which the first had."""
+
+    def __init__(
+        self, meter: Meter, running_commands: Sequence[tuple[Command, RunningCommand]], started: float
+    ) -> None:
+        self.started = started
+        self._meter = meter
+        self._running = running_commands
+
+    async def cpu(self) -> dict[str, float]:
+        """CPU seconds so far, of the servers too."""
+        processes: dict[str, list[int]] = {}
+        for command, process in self._running:
+            processes.setdefault(command.name, []).append(process.process.pid)
+        return await self._meter.read(processes)
+
+    def peak_megabytes(self) -> float:
+        """The most memory that one of them has had, in MiB."""
+        return max(peak_megabytes(process.process.pid) for _, process in self._running)
+
+    async def stand_still(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something while they stand still; they count as started when they go on."""
+        self._signal(signal.SIGSTOP)
+        try:
+            await work()
+        finally:
+            self._signal(signal.SIGCONT)
+        self.started = time.time()
+
+    async def end(self, finished: Callable[[], Awaitable[bool]]) -> float:
+        """The Unix time at which all was done: as they tell, or as a look told, which may be 5 ms late.
+
+        Looking takes a tenth of the time at most.
+        """
+        async with asyncio.timeout(END_SECONDS):
+            if all(command.tells_end for command, _ in self._running):
+                return max([await _said(process, "finished") for _, process in self._running])
+            while True:
+                began = time.time()
+                if await finished():
+                    return began
+                for _, process in self._running:
+                    _must_run(process)
+                await asyncio.sleep(max(_PAUSE_SECONDS, (time.time() - began) / _SHARE_OF_LOOKING))
+
+    def _signal(self, signum: signal.Signals) -> None:
+        for _, process in self._running:
+            process.process.send_signal(signum)
+
+
+@asynccontextmanager
+async def under_measurement(world: World, commands: Sequence[Command]) -> AsyncIterator[Subjects]:
+    """Start commands, and stop them at the end."""
+    meter = await Meter.of(world)
+    with ExitStack() as stack:
+        started = [
+            (command, stack.enter_context(running(*command.arguments, env=world.env, module=command.module)))
+            for command in commands
+        ]
+        told = [await _said(process, "started") for _, process in started]
+        yield Subjects(meter, started, min(told))
+        for _, process in started:
+            await asyncio.to_thread(process.stop)
+
+
 async def work_off(
     world: World,
     commands: Sequence[Command],
@@ -105,64 +173,26 @@ async def work_off(
     They are timed from the moment at which they say that they have started; with ``before``, which makes
     their work, they start first, stand still while it runs, and are timed from when they go on.
     """
-    meter = await Meter.of(world)
-    with ExitStack() as stack:
-        running_commands = [
-            (command, stack.enter_context(running(*command.arguments, env=world.env, module=command.module)))
-            for command in commands
-        ]
-        processes: dict[str, list[int]] = {}
-        for command, process in running_commands:
-            processes.setdefault(command.name, []).append(process.process.pid)
-        told = [
-            await wait_until(partial(started_at, process), "a start", START_SECONDS)
-            for _, p in running_commands
-        ]
-        started = min(told)
+    async with under_measurement(world, commands) as subjects:
         if before is not None:
-            started = await _standing_still([process for _, process in running_commands], before)
-        cpu = await meter.read(processes)
-        ended = await _wait_for_end(
-            [process for _, process in running_commands], finished or world.is_finished
-        )
-        taken = spent(cpu, await meter.read(processes))
-        peak = max(peak_megabytes(process.process.pid) for _, process in running_commands)
-        for _, process in running_commands:
-            await asyncio.to_thread(process.stop)
-    return Measured(ended - started, taken, peak)
+            await subjects.stand_still(before)
+        cpu = await subjects.cpu()
+        ended = await subjects.end(finished or world.is_finished)
+        taken = spent(cpu, await subjects.cpu())
+        return Measured(ended - subjects.started, taken, subjects.peak_megabytes())
 
 
-def started_at(command: RunningCommand) -> float | None:
-    """The Unix time at which a command says that it has started; None if it has not yet."""
-    line = next((line for line in command.log.splitlines() if '"started"' in line), None)
-    if line is None:
-        _must_run(command)
-        return None
-    return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
+async def _said(command: RunningCommand, event: str) -> float:
+    """The Unix time at which a command says that something happens, waited for."""
 
+    def told() -> float | None:
+        line = next((line for line in command.log.splitlines() if f'"event": "{event}"' in line), None)
+        if line is None:
+            _must_run(command)
+            return None
+        return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
 
-async def _standing_still(commands: Sequence[RunningCommand], work: Callable[[], Awaitable[None]]) -> float:
-    """Do something while these stand still; the time from which they go on."""
-    for command in commands:
-        command.process.send_signal(signal.SIGSTOP)
-    try:
-        await work()
-    finally:
-        for command in commands:
-            command.process.send_signal(signal.SIGCONT)
-    return time.time()
-
-
-async def _wait_for_end(commands: Sequence[RunningCommand], finished: Callable[[], Awaitable[bool]]) -> float:
-    """The Unix time of the look that found everything finished; looking takes a tenth of the time at most."""
-    async with asyncio.timeout(END_SECONDS):
-        while True:
-            began = time.time()
-            if await finished():
-                return began
-            for command in commands:
-                _must_run(command)
-            await asyncio.sleep(max(_PAUSE_SECONDS, (time.time() - began) / _SHARE_OF_LOOKING))
+    return await wait_until(told, f"a command to say that it has {event}", END_SECONDS)
 
 
 def _must_run(command: RunningCommand) -> None:
