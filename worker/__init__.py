@@ -39,6 +39,7 @@ The parts
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
+`transaction`           transactions that write, and what each begins with
 `overlap`               reading, folding and writing at the same time
 `known_streams`         what is remembered of streams between passes
 `upgrade`               stale rows, of an older version: their logs folded anew, a page a pass
