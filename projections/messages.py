@@ -62,9 +62,13 @@ class Transcript:
             if "tokenUsage" not in message:
                 self._uncounted[message["role"]].append(place)
 
-    def apply(self, event_id: EventId, event_type: str, data: JsonObject) -> None:
-        """Apply the log's next event."""
+    def apply(self, event_id: str | bytes, event_type: str, data: JsonObject) -> None:
+        """Apply the log's next event; its id as Redis prints it."""
         match event_type:
+            case "tool_call_start":  # The most frequent come first.
+                turns.start_call(self.turn["toolCalls"], data)
+            case "tool_call_end":
+                turns.end_call(self.turn["toolCalls"], data, self._calls)
             case "user_message":
                 self._add_message("user", event_id, data)
             case "assistant_message":
@@ -82,10 +86,6 @@ class Transcript:
                 turns.add_planning_artifact(self.turn, data)
             case "reasoning":
                 turns.reason(self.turn, data)
-            case "tool_call_start":
-                turns.start_call(self.turn["toolCalls"], data)
-            case "tool_call_end":
-                turns.end_call(self.turn["toolCalls"], data, lambda place: self.messages[place]["toolCalls"])
             case _ if task := text(data, "task"):
                 self._apply_to_task(task, event_type, data)
 
@@ -100,17 +100,22 @@ class Transcript:
             case "subkani_tool_call_end":
                 turns.end_task_call(self.turn, task, data, lambda place: self._task_calls(place, task))
 
+    def _calls(self, place: int) -> list[JsonObject]:
+        calls: list[JsonObject] = self.messages[place]["toolCalls"]
+        return calls
+
     def _task_calls(self, place: int, task: str) -> list[JsonObject]:
         calls: list[JsonObject] = self.messages[place]["subKaniActivity"]["calls"][task]
         return calls
 
-    def _add_message(self, role: str, event_id: EventId, data: JsonObject) -> None:
+    def _add_message(self, role: str, event_id: str | bytes, data: JsonObject) -> None:
         place = len(self.messages)
+        time = EventId.parse(event_id).time  # None after the year 9999
         message: dict[str, Any] = {
             "role": role,
             "content": data.get("content", ""),
             "messageId": data.get("messageId"),
-            "timestamp": event_id.time and event_id.time.isoformat(),  # No time holds a year after 9999.
+            "timestamp": time and time.isoformat(),
         }
         if role == "assistant":
             message |= turns.show(self.turn, place)
@@ -122,11 +127,11 @@ class Transcript:
         total = data.get("totalTokens")
         if not isinstance(total, int) or isinstance(total, bool) or total <= 0:
             return
+        usage: JsonObject = {field: data.get(field, 0) for field in _TURN_TOKENS}
+        usage["modelId"] = data.get("modelId", "")
         for uncounted in self._uncounted.values():
             if uncounted:
-                usage: JsonObject = {field: data.get(field, 0) for field in _TURN_TOKENS}
-                usage["modelId"] = data.get("modelId", "")
-                self.messages[uncounted.pop()]["tokenUsage"] = usage
+                self.messages[uncounted.pop()]["tokenUsage"] = usage.copy()
 
 
 class Thinking:

@@ -90,17 +90,19 @@ def unfold_plan(snapshot: Mapping[str, Any]) -> Unfolded | NoPlan:
         return NoPlan.NOT_GIVEN
     if root_id not in steps:
         return NoPlan.NO_ROOT
+    plan: dict[str, Any] = {
+        "recordType": _string(snapshot.get("recordType"), "transcript"),
+        "root": _root_of_small_tree(steps, root_id),
+        "metadata": {"name": _string(snapshot.get("name"), "")},
+    }
+    if plan["root"] is not None and _json_bytes(plan) <= MAX_JSON_BYTES:
+        return Unfolded(plan)
     tree = _unfold(steps, root_id)
     if isinstance(tree, NoPlan):
         return tree
-    document = {
-        "recordType": _string(snapshot.get("recordType"), "transcript"),
-        "root": None,
-        "metadata": {"name": _string(snapshot.get("name"), "")},
-    }
-    if _json_bytes(document) - len("null") + tree.json_bytes > MAX_JSON_BYTES:
+    if _json_bytes(plan | {"root": None}) - len("null") + tree.json_bytes > MAX_JSON_BYTES:
         return NoPlan.TOO_LARGE
-    return Unfolded({**document, "root": tree.node})
+    return Unfolded(plan | {"root": tree.node})
 
 
 def count_steps(plan: Mapping[str, Any]) -> int:
@@ -114,17 +116,42 @@ def count_steps(plan: Mapping[str, Any]) -> int:
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
-            count += bool(_string(node.get("searchName"), ""))
-            waiting += (node.get(name) for name, _ in _INPUTS)
+            name = node.get("searchName")
+            count += isinstance(name, str) and name != ""
+            waiting += node.get("primaryInput"), node.get("secondaryInput")
     return count
 
 
 def _steps_by_id(steps: Any) -> dict[str, dict[str, Any]] | None:
     """Steps by their id, of several with one id the last; None where ``steps`` holds no objects at all."""
-    objects = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    if not objects:
+    if not isinstance(steps, list):
         return None
-    return {step["id"]: step for step in objects if isinstance(step.get("id"), str)}
+    by_id: dict[str, dict[str, Any]] | None = None
+    for step in steps:
+        if isinstance(step, dict):
+            by_id = {} if by_id is None else by_id
+            step_id = step.get("id")
+            if isinstance(step_id, str):
+                by_id[step_id] = step
+    return by_id
+
+
+def _root_of_small_tree(steps: Mapping[str, dict[str, Any]], root_id: str) -> dict[str, Any] | None:
+    """The plan's root for what nearly every graph is: a tree of so few steps that it cannot have too many
+    levels. None for any other graph, one where a step is used twice included: it must be measured."""
+    root = _node(steps[root_id])
+    used = {root_id}
+    growing = [(steps[root_id], root)]
+    for step, node in growing:
+        for name, field in _INPUTS:
+            input_id = step.get(field)
+            if isinstance(input_id, str) and input_id in steps:
+                if input_id in used or len(used) == MAX_LEVELS:
+                    return None
+                used.add(input_id)
+                node[name] = input_node = _node(steps[input_id])
+                growing.append((steps[input_id], input_node))
+    return root
 
 
 def _unfold(steps: Mapping[str, dict[str, Any]], root_id: str) -> _Tree | NoPlan:
@@ -176,21 +203,23 @@ def _grow(step: Mapping[str, Any], inputs: Mapping[str, _Tree]) -> _Tree:
 
 def _node(step: Mapping[str, Any]) -> dict[str, Any]:
     parameters = step.get("parameters")
+    search_name = step.get("searchName")
     node = {
         "id": step["id"],
-        "searchName": _search_name(step),
+        "searchName": search_name if search_name and isinstance(search_name, str) else _stand_in(step),
         "parameters": parameters if isinstance(parameters, dict) else {},
     }
-    for name, kind in (("displayName", str), ("operator", str), ("colocationParams", dict)):
-        value = step.get(name)
-        if isinstance(value, kind) and value:
-            node[name] = value
+    if (value := step.get("displayName")) and isinstance(value, str):
+        node["displayName"] = value
+    if (value := step.get("operator")) and isinstance(value, str):
+        node["operator"] = value
+    if (value := step.get("colocationParams")) and isinstance(value, dict):
+        node["colocationParams"] = value
     return node
 
 
-def _search_name(step: Mapping[str, Any]) -> str:
-    if own := _string(step.get("searchName"), ""):
-        return own
+def _stand_in(step: Mapping[str, Any]) -> str:
+    """What a step without a search name is called."""
     combines = _string(step.get("kind"), "").strip().lower() == "combine"
     return "__combine__" if combines or _string(step.get("operator"), "") else "__unknown__"
 

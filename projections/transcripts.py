@@ -11,11 +11,11 @@ Python's own decoder cannot hold (about a thousand levels, integers of over 4,30
 
 from __future__ import annotations
 
+import asyncio
 import json
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.client import NEVER_DECODE
 
 from projections.messages import THINKING_TYPES, TRANSCRIPT_TYPES, Thinking, Transcript
-from worker import EventId, Keys
+from worker import Keys
 
 _KEYS = Keys()
 
@@ -32,7 +32,16 @@ _FIRST_PAGE_ENTRIES = 16
 _MAX_PAGE_ENTRIES = 1000
 _PAGE_BYTES = 1024 * 1024
 
-_LONG_INTEGER = re.compile(rb"\d{19}")
+_EVENTS_IN_A_ROW = 32
+
+_LONG_INTEGER = b"0" * 19
+_AS_ZEROS = bytes(ord("0") if byte in b"0123456789" else 0 for byte in range(256))
+
+_SentEntry = tuple[bytes, list[bytes]]
+"""Id and fields, ``[name, value, name, value, ...]``."""
+
+_Page = list[tuple[bytes, str, bytes]]
+"""Id, type and data of entries whose types are wanted; the data are not decoded yet."""
 
 
 async def read_stream_messages(redis: Redis, stream_id: str, *, keys: Keys = _KEYS) -> list[dict[str, Any]]:
@@ -41,10 +50,16 @@ async def read_stream_messages(redis: Redis, stream_id: str, *, keys: Keys = _KE
     Lists and calls that several messages show may be shared objects.
     """
     transcript = Transcript()
-    async with aclosing(_entries(redis, keys.log(stream_id), TRANSCRIPT_TYPES)) as entries:
-        async for entry in entries:
-            if (data := _decode_object(entry.data)) is not None:
-                transcript.apply(entry.id, entry.type, data)
+    log = _Log(redis, keys.log(stream_id), TRANSCRIPT_TYPES)
+    page = await log.next_page()
+    while page is not None:
+        async with _under_way(log.next_page()) as following:
+            for at, (event_id, event_type, raw) in enumerate(page):
+                if at % _EVENTS_IN_A_ROW == 0:  # Others have their turns, and so has what is under way.
+                    await asyncio.sleep(0)
+                if (data := _decode_object(raw)) is not None:
+                    transcript.apply(event_id, event_type, data)
+            page = await following
     return transcript.messages
 
 
@@ -54,80 +69,103 @@ async def read_stream_thinking(redis: Redis, stream_id: str, *, keys: Keys = _KE
     Reads from the log's end back to the last start or end of a turn, however long the log is.
     """
     thinking = Thinking()
-    log = keys.log(stream_id)
-    async with aclosing(_entries(redis, log, THINKING_TYPES, newest_first=True)) as entries:
-        async for entry in entries:
-            data = _decode_object(entry.data)
-            if data is not None and thinking.look_back(entry.type, data):
-                break
+    log = _Log(redis, keys.log(stream_id), THINKING_TYPES, newest_first=True)
+    while (page := await log.next_page()) is not None:
+        for _, event_type, raw in page:
+            data = _decode_object(raw)
+            if data is not None and thinking.look_back(event_type, data):
+                return thinking.answer
     return thinking.answer
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An entry of a type that is wanted; its data are not decoded yet."""
-
-    id: EventId
-    type: str
-    data: bytes | None
-
-
-async def _entries(
-    redis: Redis, log: str, types: Collection[str], *, newest_first: bool = False
-) -> AsyncGenerator[_Entry, None]:
-    """The log's entries of some types. Entries that are appended meanwhile may be among them or not."""
-    spellings = {event_type.encode(): event_type for event_type in types}
-    command, start, end = ("XREVRANGE", "+", "-") if newest_first else ("XRANGE", "-", "+")
-    count = _FIRST_PAGE_ENTRIES
-    while True:
-        page = await _read_page(redis, command, log, start, end, count)
-        page_bytes = 0
-        for raw_id, fields in page:
-            data = fields.get(b"data")
-            page_bytes += len(data or b"")
-            if event_type := spellings.get(fields.get(b"type", b"")):
-                yield _Entry(EventId.parse(raw_id), event_type, data)
-        if len(page) < count:
-            return
-        start = f"({page[-1][0].decode()}"
-        count = max(1, min(4 * count, _MAX_PAGE_ENTRIES, _PAGE_BYTES * len(page) // max(1, page_bytes)))
+@asynccontextmanager
+async def _under_way(reading: Coroutine[Any, Any, _Page | None]) -> AsyncIterator[asyncio.Task[_Page | None]]:
+    """A page that comes while there is something else to do."""
+    task = asyncio.create_task(reading)
+    try:
+        yield task
+    finally:
+        task.cancel()
 
 
-async def _read_page(
-    redis: Redis, command: str, log: str, start: str, end: str, count: int
-) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Ids and fields of one page, as bytes whatever the client makes of replies otherwise."""
-    execute: Callable[..., Awaitable[Any]] = redis.execute_command
-    reply = await execute(command, log.encode(), start, end, "COUNT", count, **{NEVER_DECODE: []})
-    return [(_as_bytes(raw_id), _fields(fields)) for raw_id, fields in reply]
+class _Log:
+    """Reads a log page by page. Entries that are appended meanwhile may be among them or not."""
+
+    def __init__(self, redis: Redis, log: str, types: Collection[str], *, newest_first: bool = False) -> None:
+        self._execute: Callable[..., Awaitable[Any]] = redis.execute_command
+        self._log = log.encode()
+        command, self._start, self._end = ("XREVRANGE", "+", "-") if newest_first else ("XRANGE", "-", "+")
+        # redis-py makes a mapping of every entry, which takes longer than all that happens to it here, unless
+        # it does not know the command. Its client of clusters, for one, must know it, to find the node.
+        client: object = redis
+        self._command = command.encode() if isinstance(client, Redis) else command
+        self._types = {event_type.encode(): event_type for event_type in types}
+        self._count = _FIRST_PAGE_ENTRIES
+
+    async def next_page(self) -> _Page | None:
+        """The entries of the next page whose types are wanted; None after the last page."""
+        asked = self._count
+        if asked == 0:
+            return None
+        command = (self._command, self._log, self._start, self._end, "COUNT", asked)
+        page = _as_sent(await self._execute(*command, **{NEVER_DECODE: []}))
+        wanted, page_bytes = self._choose(page)
+        if len(page) < asked:
+            self._count = 0
+        else:
+            self._start = f"({page[-1][0].decode()}"
+            room = _PAGE_BYTES * len(page) // max(1, page_bytes)
+            self._count = max(1, min(4 * asked, _MAX_PAGE_ENTRIES, room))
+        return wanted
+
+    def _choose(self, page: Sequence[_SentEntry]) -> tuple[_Page, int]:
+        """The entries whose types are wanted, and the size of all data. Nothing is decoded."""
+        types = self._types
+        wanted: _Page = []
+        size = 0
+        for event_id, fields in page:
+            if len(fields) == 6 and fields[2] == b"type" and fields[4] == b"data":  # as nearly every entry
+                spelled, data = fields[3], fields[5]
+            else:
+                named = dict(zip(fields[::2], fields[1::2], strict=True))
+                spelled, data = named.get(b"type", b""), named.get(b"data", b"")
+            size += len(data)
+            if spelled in types:
+                wanted.append((event_id, types[spelled], data))
+        return wanted, size
 
 
-def _fields(fields: Any) -> dict[bytes, bytes]:
-    """Fields by name. redis-py gives a mapping, or the plain list that the server sends."""
-    pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
-    return {_as_bytes(name): _as_bytes(value) for name, value in pairs}
+def _as_sent(page: Sequence[Any]) -> Sequence[_SentEntry]:
+    """Entries as the server sends them, whatever the client has made of them."""
+    if not page or (isinstance(page[0][1], list) and isinstance(page[0][0], bytes)):
+        return page
+    return [(_as_bytes(event_id), _flat(fields)) for event_id, fields in page]
+
+
+def _flat(fields: Any) -> list[bytes]:
+    parts = chain.from_iterable(fields.items()) if isinstance(fields, Mapping) else fields
+    return [_as_bytes(part) for part in parts]
 
 
 def _as_bytes(value: bytes | str) -> bytes:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
-def _decode_object(raw: bytes | None) -> dict[str, Any] | None:
+def _decode_object(raw: bytes) -> dict[str, Any] | None:
     """The JSON object that an entry's data hold, or None."""
-    if raw is None:
-        return None
-    try:
-        value = _decode(raw)
-    except (ValueError, RecursionError):
-        return None
+    # orjson turns integers beyond 64 bits into floats, and refuses NaN, infinities and lone surrogates.
+    if raw.translate(_AS_ZEROS).find(_LONG_INTEGER) < 0:
+        try:
+            value = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            value = _decode_with_care(raw)
+    else:
+        value = _decode_with_care(raw)
     return value if isinstance(value, dict) else None
 
 
-def _decode(raw: bytes) -> Any:
-    # orjson turns integers beyond 64 bits into floats, and refuses NaN, infinities and lone surrogates.
-    if not _LONG_INTEGER.search(raw):
-        try:
-            return orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            pass
-    return json.loads(raw.decode("utf-8"))
+def _decode_with_care(raw: bytes) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None

@@ -15,6 +15,8 @@ from typing import Any
 
 JsonObject = dict[str, Any]
 
+_spell = json.JSONEncoder(sort_keys=True).encode
+
 _TASK_TOKENS = ("promptTokens", "completionTokens", "llmCallCount", "estimatedCostUsd")
 
 
@@ -114,9 +116,11 @@ def end_call(calls: JsonObject, data: JsonObject, shown_by: Callable[[int], list
     if place is None:
         return
     ended = calls["calls"][place] | {"result": data.get("result")}
-    for listed in (calls["calls"], *map(shown_by, calls["shown_in"])):
-        if place < len(listed):
-            listed[place] = ended
+    calls["calls"][place] = ended
+    for message_place in calls["shown_in"]:
+        shown = shown_by(message_place)
+        if place < len(shown):
+            shown[place] = ended
 
 
 def start_task(turn: JsonObject, name: str, data: JsonObject) -> None:
@@ -170,6 +174,6 @@ def text(data: JsonObject, field: str) -> str:
 def call_key(data: JsonObject) -> str:
     """What tells calls apart: their id in JSON, so that an id may be of any type. Empty by default."""
     try:
-        return json.dumps(data.get("id", ""), sort_keys=True)
+        return _spell(data.get("id", ""))
     except RecursionError:
         return ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -21,15 +22,17 @@ from worker.errors import ProjectionWorkerError, RejectedEventError
 MAX_DEPTH = 500
 MAX_WRITTEN_OUT_BYTES = 64 * 1024 * 1024
 
-# orjson is fast and right except for what these find: it turns integers beyond 64 bits into floats, and
-# escapes that spell NUL or a surrogate need a second look.
-_NEEDS_CARE = re.compile(rb"\d{19}|\\u0000|\\u[dD][89a-fA-F]")
+# orjson is fast and right, but turns integers beyond 64 bits into floats; these have as many digits, or more.
+_LONG_NUMBER = b"0" * 19
+_AS_ZEROS = bytes(ord("0") if byte in b"0123456789" else 0 for byte in range(256))
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # A string, closed or not, so that no input makes the search start over and over.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _EXPONENT = re.compile(rb"[eE][+-]?(\d{2,3})")
 _GROWS_AT_MOST = 62  # times, when PostgreSQL writes it out: [1e308,1e308,...]
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_BRACKETS_OR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
+_UP_OR_DOWN = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 class UndecodablePayloadError(ProjectionWorkerError):
@@ -47,8 +50,6 @@ def decode_object(raw: bytes, max_bytes: int) -> tuple[dict[str, Any], int]:
     """
     if len(raw) > max_bytes:
         raise UndecodablePayloadError(f"the data are {len(raw)} bytes long, more than {max_bytes}")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _nested_too_deeply(raw):
-        raise UndecodablePayloadError(f"the data are nested deeper than {MAX_DEPTH} levels")
     value, mended = _decode(raw)
     if not isinstance(value, dict):
         raise UndecodablePayloadError("the data are JSON, but no JSON object")
@@ -56,11 +57,30 @@ def decode_object(raw: bytes, max_bytes: int) -> tuple[dict[str, Any], int]:
 
 
 def _decode(raw: bytes) -> tuple[Any, int]:
-    if not _NEEDS_CARE.search(raw):
+    # orjson refuses NaN, infinities and lone surrogates, but takes NUL. A regex for it would cost more than
+    # the decoding, and so would `in`, which tries whether bytes are a number first.
+    if (raw.find(b"\\") < 0 or raw.find(b"\\u0000") < 0) and not _has_long_number(raw):
         try:
-            return orjson.loads(raw), 0
+            value = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            pass  # NaN, Infinity and a few more that json reads; or no JSON at all.
+            pass
+        else:
+            if len(raw) > 2 * MAX_DEPTH:  # Nothing shorter opens and closes as many levels.
+                _check_depth(raw)
+            return value, 0
+    return _decode_with_care(raw)
+
+
+def _has_long_number(raw: bytes) -> bool:
+    """Whether 19 digits stand in a row."""
+    # If so, every sixth byte shows three of them in a row: most payloads need no second look.
+    if raw[5::6].translate(_AS_ZEROS).find(b"000") < 0:
+        return False
+    return raw.translate(_AS_ZEROS).find(_LONG_NUMBER) >= 0
+
+
+def _decode_with_care(raw: bytes) -> tuple[Any, int]:
+    _check_depth(raw)
     mender = _Mender()
     try:
         value = json.loads(
@@ -123,25 +143,35 @@ class _Mender:
 
 def as_storable_text(text: str) -> str:
     """The text with U+FFFD in place of what PostgreSQL cannot hold; itself where that is nothing."""
+    if text.isascii() and "\0" not in text:
+        return text
     return _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text
+
+
+def _check_depth(raw: bytes) -> None:
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _nested_too_deeply(raw):
+        raise UndecodablePayloadError(f"the data are nested deeper than {MAX_DEPTH} levels")
 
 
 def _nested_too_deeply(raw: bytes) -> bool:
     """Whether JSON has more than MAX_DEPTH levels. What is told of other bytes does not matter."""
-    depth = 0
-    for bracket in _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS):
-        if bracket not in b"[{":
-            depth -= 1
-        elif depth == MAX_DEPTH:
-            return True
-        else:
-            depth += 1
-    return False
+    without_escapes = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if raw.find(b"\\") >= 0 else raw
+    brackets = without_escapes.translate(None, _NOT_BRACKETS_OR_QUOTES).replace(b'""', b"")
+    if brackets.find(b'"') >= 0:  # Some text holds brackets; to tell which, a regex is needed.
+        brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    steps = memoryview(brackets.translate(_UP_OR_DOWN)).cast("b")
+    return max(accumulate(steps), default=0) > MAX_DEPTH
 
 
 def decode_stored(text: str) -> Any:
     """Decode what PostgreSQL gave back for a jsonb value, or what `encode` made."""
-    return json.loads(text) if _NEEDS_CARE.search(text.encode()) else orjson.loads(text)
+    raw = text.encode()
+    if not _has_long_number(raw):
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:  # nested deeper than orjson goes
+            pass
+    return json.loads(text)
 
 
 def encode(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from projections.messages import Thinking, Transcript
-from worker import EventId
 
 Payload = dict[str, Any]
 Said = tuple[str, Payload]
@@ -20,7 +19,7 @@ ACTIVITY = "subKaniActivity"
 def transcript_of(*events: Said) -> list[Payload]:
     transcript = Transcript()
     for number, (event_type, data) in enumerate(events):
-        transcript.apply(EventId(1_700_000_000_000, number), event_type, data)
+        transcript.apply(f"1700000000000-{number}", event_type, data)
     return transcript.messages
 
 

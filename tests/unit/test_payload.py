@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -93,6 +94,15 @@ def test_whatever_the_bytes_there_is_an_object_or_a_reason(raw: bytes) -> None:
 def test_large_integers_stay_exact(number: int) -> None:
     assert decoded(b'{"n": %d}' % number) == {"n": number}
     assert decode_stored(encode({"n": number})) == {"n": number}
+
+
+@pytest.mark.parametrize("digits", [18, 19, 20, 25])
+@pytest.mark.parametrize("offset", range(20))
+def test_large_integers_stay_exact_wherever_they_stand(digits: int, offset: int) -> None:
+    value = {"a": "x" * offset, "n": 10**digits - 1, "ids": [1_700_000_000_000, -(10**17)]}
+    raw = json.dumps(value)
+    assert decoded(raw) == decode_stored(raw) == value
+    assert json.dumps(decoded(raw)) == json.dumps(decode_stored(raw)) == raw
 
 
 def test_of_a_name_that_stands_twice_the_last_value_counts() -> None:
@@ -226,6 +236,21 @@ def test_brackets_in_text_are_no_levels() -> None:
 def test_many_levels_side_by_side_are_no_depth() -> None:
     raw = b'{"a": [%s {}]}' % (b"{}, [[]]," * 2000)
     assert len(decoded(raw)["a"]) == 4001
+
+
+texts_of_marks = st.text(st.sampled_from('[]{}"\\:, aé\n')).map(lambda text: json.dumps(text).encode())
+
+
+@given(st.integers(MAX_DEPTH - 2, MAX_DEPTH + 2), st.lists(texts_of_marks, min_size=1, max_size=20))
+def test_levels_are_counted_whatever_text_stands_between_them(levels: int, texts: list[bytes]) -> None:
+    raw = b"1"
+    for level, text in zip(range(levels), cycle(texts), strict=False):
+        wrapping = b"{%s: %s}" if level % 2 or level == levels - 1 else b"[%s, %s]"
+        raw = wrapping % (text, raw)
+    if levels <= MAX_DEPTH:
+        assert decoded(raw) == json.loads(raw)
+    else:
+        assert "nested deeper than 500 levels" in refusal(raw)
 
 
 @pytest.mark.parametrize(

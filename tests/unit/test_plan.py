@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projections import plan as plans
 from projections.plan import NoPlan, Unfolded, build_plan, count_steps, unfold_plan
 from tests.reference.plan import plan_of, searches_in
 from tests.unit.graphs import LEAF, chain, snapshot, step
@@ -221,3 +224,15 @@ def test_a_plan_is_what_the_plainest_reading_of_the_rules_gives(graph: dict[str,
     plan = build_plan(graph)
     assert plan == plan_of(graph)
     assert plan is None or count_steps(plan) == searches_in(plan)
+
+
+def spelled(outcome: Unfolded | NoPlan) -> str:
+    return json.dumps(outcome.plan if isinstance(outcome, Unfolded) else outcome.value)
+
+
+@given(SNAPSHOTS | st.builds(chain, st.integers(198, 202)))
+@settings(deadline=None)
+def test_a_tree_of_few_steps_is_the_same_if_it_is_measured(graph: dict[str, Any]) -> None:
+    with patch.object(plans, "_root_of_small_tree", return_value=None):
+        measured = unfold_plan(graph)
+    assert spelled(unfold_plan(graph)) == spelled(measured)

@@ -14,7 +14,6 @@ import pytest
 from projections.messages import TRANSCRIPT_TYPES, Transcript
 from projections.plan import build_plan, count_steps
 from projections.simulation import SimulatedEvent, simulate_conversation
-from worker import EventId
 
 WDK_IDS = (101, 102, 103)
 PROJECTED_TYPES = {
@@ -121,7 +120,7 @@ def test_a_snapshot_is_a_graph_of_three_to_six_steps_with_a_plan() -> None:
 def test_the_transcript_of_a_conversation_is_complete() -> None:
     transcript = Transcript()
     for number, event in enumerate(conversation(turns=30)):
-        transcript.apply(EventId(1, number), event.type, event.data)
+        transcript.apply(f"1-{number}", event.type, event.data)
     assert [message["role"] for message in transcript.messages] == ["user", "assistant"] * 30
     for message in transcript.messages:
         assert message["tokenUsage"]["totalTokens"] > 0

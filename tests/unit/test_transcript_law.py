@@ -16,7 +16,6 @@ from projections import transcripts
 from projections.messages import TRANSCRIPT_TYPES, Transcript
 from tests.conversations import ConversationEvent, Entry, RawData, conversation_events, log_of
 from tests.reference import transcript as reference
-from worker import EventId
 
 TYPES = (
     *sorted(TRANSCRIPT_TYPES),
@@ -80,7 +79,7 @@ def test_a_transcript_goes_on_from_its_stored_state(
     conversation: list[ConversationEvent], data: st.DataObject
 ) -> None:
     events = [
-        (EventId(1, number), event_type, payload)
+        (f"1-{number}", event_type, payload)
         for number, (event_type, payload) in enumerate(conversation)
         if isinstance(event_type, str) and isinstance(payload, dict) and not isinstance(payload, RawData)
     ]

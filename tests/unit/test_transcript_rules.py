@@ -21,7 +21,6 @@ from tests.unit.said import (
     task,
     transcript_of,
 )
-from worker import EventId
 
 
 def test_a_user_message_has_content_id_and_time() -> None:
@@ -49,7 +48,7 @@ def test_a_message_has_defaults(role: str) -> None:
 )
 def test_the_timestamp_is_the_time_of_the_event_id(ms: int, timestamp: str | None) -> None:
     transcript = Transcript()
-    transcript.apply(EventId(ms, 0), "user_message", {})
+    transcript.apply(f"{ms}-0", "user_message", {})
     assert transcript.messages[0]["timestamp"] == timestamp
 
 
@@ -76,7 +75,7 @@ def test_other_types_change_nothing() -> None:
     transcript = Transcript()
     for event_type in others:
         assert event_type not in TRANSCRIPT_TYPES
-        transcript.apply(EventId(1, 0), event_type, data)
+        transcript.apply("1-0", event_type, data)
     assert (transcript.messages, transcript.turn) == ([], Transcript().turn)
 
 
