@@ -24,7 +24,7 @@ RUNS = 3
 
 async def run(options: argparse.Namespace) -> bool:
     """Measure what was asked for and show it; whether all targets hold that were measured."""
-    console, progress = Console(width=150), Console(stderr=True, highlight=False)
+    console, progress = Console(width=140), Console(stderr=True, highlight=False)
     began = time.monotonic()
 
     def say(words: str) -> None:
@@ -46,7 +46,7 @@ async def run(options: argparse.Namespace) -> bool:
         verdicts += filter(None, (target.verdict(figures) for target in scenario.targets))
     console.print(figures_table(figures))
     if verdicts:
-        console.print(targets_table(verdicts))
+        console.print(targets_table(verdicts, quick=options.quick))
     if options.json:
         found = as_json(servers, figures, verdicts, quick=options.quick)
         options.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -66,6 +66,12 @@ def test_the_table_shows_how_many_times_each_baseline_the_worker_is() -> None:
     assert "50.0 x" in text
 
 
+def test_the_table_shows_what_the_subject_itself_and_the_servers_took() -> None:
+    run = Run(1, {"worker": 0.5, "Redis": 0.25, "PostgreSQL": 1.5}, seconds=1)
+    text = printed(figures_table([Figure("chat", "worker", "events/s", [run])]))
+    assert [cell.strip() for cell in text.splitlines()[4].split("│")][-4:-1] == ["0.50", "0.25", "1.50"]
+
+
 def test_the_table_of_targets_shows_which_do_not_hold() -> None:
     targets = [Target(WORKER.name, NAIVE.name, at_least=bound) for bound in (40, 60)]
     verdicts = [verdict for target in targets if (verdict := target.verdict([WORKER, NAIVE]))]
