@@ -84,7 +84,9 @@ class Claims:
         for stream_id, wdk, since, until in await sql.fetch(connection, sql.HISTORY, streams):
             claims.setdefault(stream_id, []).append({"wdk_strategy_id": wdk, "from": since, "until": until})
         own = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.OWN_SAVED, streams)}
-        wanted = {row[0]: tuple(row[1:]) for row in await sql.fetch(connection, sql.WANTED, streams)}
+        wanted = {
+            row[0]: tuple(row[3:]) for row in await sql.fetch(connection, sql.VISIBLE_AND_WANTED, streams)
+        }
         names = ("own_is_saved", "own_is_saved_ms", "own_is_saved_seq")
         return {
             stream_id: StoredFacts(

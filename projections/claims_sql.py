@@ -43,8 +43,10 @@ OWN_SAVED = """
     SELECT stream_id, own_is_saved, own_is_saved_ms, own_is_saved_seq
     FROM stream_projections WHERE stream_id = ANY($1::text[])"""
 
-NEAREST_EARLIER = """
-    SELECT DISTINCT earlier.stream_id
+AFFECTED = """
+    SELECT stream_id FROM stream_projections WHERE wdk_strategy_id = ANY($5::bigint[])
+    UNION ALL
+    SELECT earlier.stream_id
     FROM unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[])
         AS claim(stream_id, wdk_strategy_id, event_ms, event_seq)
     CROSS JOIN LATERAL (
@@ -71,8 +73,6 @@ NEAREST_LATER = """
     ) AS later
     ORDER BY later.event_ms, later.event_seq"""
 
-HOLDERS = "SELECT stream_id FROM stream_projections WHERE wdk_strategy_id = ANY($1::bigint[])"
-
 WITHDRAW = "DELETE FROM strategy_claims WHERE stream_id = ANY($1::text[])"
 
 END_OPEN_CLAIMS = """
@@ -95,12 +95,9 @@ SET_OWN_SAVED = """
     FROM unnest($1::text[], $2::boolean[], $3::numeric[], $4::numeric[]) AS own(stream_id, is_saved, ms, seq)
     WHERE t.stream_id = own.stream_id"""
 
-VISIBLE = """
-    SELECT stream_id, wdk_strategy_id, is_saved FROM stream_projections WHERE stream_id = ANY($1::text[])"""
-
 # Of each stream, the claims that can still matter: the open one, and those that reach beyond the event that
 # saved it. Each is lost at the first claim of another stream that follows it, if that comes before its end.
-WANTED = """
+VISIBLE_AND_WANTED = """
     WITH losses AS (
         SELECT claim.stream_id, claim.wdk_strategy_id, claim.until_ms, claim.until_seq,
                later.event_ms, later.event_seq, later.stream_id AS taker
@@ -120,7 +117,7 @@ WANTED = """
                OR t.own_is_saved
                   AND (claim.until_ms, claim.until_seq) > (t.own_is_saved_ms, t.own_is_saved_seq))
     )
-    SELECT t.stream_id,
+    SELECT t.stream_id, t.wdk_strategy_id, t.is_saved,
            (SELECT wdk_strategy_id FROM losses
             WHERE losses.stream_id = t.stream_id COLLATE "C" AND until_ms IS NULL AND taker IS NULL),
            coalesce(t.own_is_saved, false) AND NOT EXISTS (

@@ -7,13 +7,12 @@ and each step is a statement of its own, since one that waited for a lock would 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections import claims_sql as sql
 from projections.claim_facts import Claim, Claimed, first_end, history, last_saved
-from worker import ClaimRaceError, EventId, RuleWrite
+from worker import ClaimRaceError, RuleWrite
 
 _BUCKETS = 1024  # One lock an id would exhaust the lock table of the server.
 
@@ -54,7 +53,7 @@ class ClaimsTransaction:
         changed += [
             claim for write in self._writes.values() for claim in history(write.stream_id, write.facts)
         ]
-        self._affected = await self._claimants_before(changed) | await self._holders(self._locked)
+        self._affected = await self._holders_and_claimants_before(changed)
 
     async def _standing_claims(self, writes: Iterable[RuleWrite]) -> frozenset[Claim]:
         """The claims that the writes may end or withdraw: the open ones, or all of a stream folded anew."""
@@ -72,21 +71,19 @@ class ClaimsTransaction:
             )
         )
 
-    async def _claimants_before(self, claims: Sequence[Claim]) -> set[str]:
-        """For each claim, the other stream that claimed the same strategy last before it."""
+    async def _holders_and_claimants_before(self, claims: Sequence[Claim]) -> set[str]:
+        """Streams that claimed the strategy of one of these claims last before it, and all whose row shows a
+        locked strategy, with a history or without."""
         rows = await sql.fetch(
             self._connection,
-            sql.NEAREST_EARLIER,
+            sql.AFFECTED,
             [claim.stream_id for claim in claims],
             [claim.wdk_strategy_id for claim in claims],
             [claim.since.ms for claim in claims],
             [claim.since.seq for claim in claims],
+            sorted(self._locked),
         )
         return {row[0] for row in rows}
-
-    async def _holders(self, wdk_strategy_ids: Collection[int]) -> set[str]:
-        """Streams whose row shows one of these strategies, among them rows that have no history."""
-        return {row[0] for row in await sql.fetch(self._connection, sql.HOLDERS, sorted(wdk_strategy_ids))}
 
     async def apply(self, won: Collection[str]) -> None:
         """Write the history of the streams that won, then what readers see of them and of the affected."""
@@ -142,8 +139,9 @@ class ClaimsTransaction:
     async def _show(self, stream_ids: Collection[str]) -> None:
         """Compute what readers see. Old holders are cleared before new ones are set: the index is unique."""
         streams = sorted(stream_ids, key=str.encode)
-        visible = {row[0]: tuple(row[1:]) for row in await sql.fetch(self._connection, sql.VISIBLE, streams)}
-        wanted = {row[0]: tuple(row[1:]) for row in await sql.fetch(self._connection, sql.WANTED, streams)}
+        rows = await sql.fetch(self._connection, sql.VISIBLE_AND_WANTED, streams)
+        visible = {row[0]: (row[1], row[2]) for row in rows}
+        wanted = {row[0]: (row[3], row[4]) for row in rows}
         differing = [stream_id for stream_id in visible if visible[stream_id] != wanted[stream_id]]
         losing = [s for s in differing if visible[s][0] is not None and visible[s][0] != wanted[s][0]]
         if losing:
@@ -156,7 +154,3 @@ class ClaimsTransaction:
                 [wanted[stream_id][0] for stream_id in differing],
                 [wanted[stream_id][1] for stream_id in differing],
             )
-
-
-def _until(ms: Any, seq: Any) -> EventId | None:
-    return None if ms is None else sql.event_id(ms, seq)

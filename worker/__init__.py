@@ -29,6 +29,7 @@ The parts
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `extent`, `feed` reading logs; how far they reach; this replica's place in the consumer group
 `feed_backlog`          how much waits in the feed, and for how long
+`skim`                  deep backlogs of hints passed over as a whole, once their streams are projected
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming
 `hinting`               hints that no producer writes
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
@@ -38,6 +39,8 @@ The parts
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
 `pending`               the queue between readers and projector
 `projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
+`transaction`           transactions that write, and what each begins with
+`overlap`               reading, folding and writing at the same time
 `known_streams`         what is remembered of streams between passes
 `upgrade`               stale rows, of an older version: their logs folded anew, a page a pass
 `batch_writer`          writes a batch although some of its rows cannot be written

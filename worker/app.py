@@ -39,6 +39,7 @@ from worker.retry import Perseverance
 from worker.sample import Sample
 from worker.service import Pace, Service
 from worker.settings import Settings
+from worker.skim import Skims
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.sweep import Sweep
@@ -49,7 +50,7 @@ from worker.watchdog import watchdog
 log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 2.0
-_HINTS_A_READ = 1_000
+_HINTS_A_READ = 200
 _MAX_HINTS_IN_HAND = 20_000
 _WATCH_SECONDS = 5.0
 _SAMPLE_PAGE_BYTES = 256 * 1024
@@ -161,6 +162,7 @@ def make_service(
         projection,
         consumer,
         feed,
+        Skims(redis, feed),
         FeedUpkeep(redis, feed, leases),
         handover,
         Deaths(leases, suspects, consumer),

@@ -14,8 +14,8 @@ from worker import letters
 from worker.events import EventId
 from worker.letters import Letter
 from worker.projection import Projection
-from worker.store import BEGIN
 from worker.table import Stamp, Table, fetch
+from worker.transaction import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,7 @@ class BlockedStreams:
         if not blocks:
             return set()
         by_stream = {block.letter.stream_id: block for block in blocks}
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             current = await self._table.lock(connection, by_stream.keys())
             held = [s for s in sorted(by_stream, key=str.encode) if current.get(s) == by_stream[s].loaded]
             await letters.record_open(
@@ -60,8 +59,7 @@ class BlockedStreams:
 
         A later event, of which the caller knows nothing yet, may have stopped such a stream again.
         """
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             gone = {stream_id: str(event_id) for stream_id, event_id in events.items()}
             await letters.resolve(connection, self._projection.name, self._projection.version, gone)
 
@@ -97,8 +95,7 @@ class BlockedStreams:
             FROM {self._table.name} AS t
             WHERE l.projection = $1 AND l.state = 'open' AND t.stream_id = l.stream_id COLLATE "default"
               AND l.version <= t.version AND ({_number("l.event_id")}) <= ({_number("t.last_event_id")})"""
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             await connection.exec_driver_sql(sql, (self._projection.name,))
 
 

@@ -9,8 +9,7 @@ short transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from worker import campaign_sql as sql
 from worker.judgement import Refusal
 from worker.scope import Scope
-from worker.store import BEGIN
 from worker.table import fetch
+from worker.transaction import writing
 
 LEASE_SECONDS = 10.0
 """How long a chunk stays with whoever took it and was not heard of since."""
@@ -107,7 +106,7 @@ class Campaigns:
         """Begin a campaign on these streams; where another was begun meanwhile, that one."""
         size = chunk_size(len(stream_ids))
         step = size * _CHUNKS_A_STATEMENT
-        async with self._writing() as connection:
+        async with writing(self._engine) as connection:
             await fetch(connection, sql.FORGET_OLD, self._projection)
             values = (self._projection, version, json.dumps(asdict(scope)), len(stream_ids))
             begun = await fetch(connection, sql.BEGIN, *values)
@@ -120,12 +119,12 @@ class Campaigns:
 
     async def give_up(self, campaign_id: int) -> None:
         """End a campaign as it is. Those who work on it notice when they ask for the next chunk."""
-        async with self._writing() as connection:
+        async with writing(self._engine) as connection:
             await fetch(connection, sql.GIVE_UP, campaign_id)
 
     async def take(self, campaign_id: int) -> Chunk | None:
         """Take a chunk that nobody has in hand; None where there is none, or the campaign is over."""
-        async with self._writing() as connection:
+        async with writing(self._engine) as connection:
             taken = await fetch(connection, sql.TAKE, campaign_id, self._worker, LEASE_SECONDS)
         return Chunk(*taken[0]) if taken else None
 
@@ -142,7 +141,7 @@ class Campaigns:
 
     async def _keep(self, campaign_id: int, numbers: Collection[int], seconds: float) -> None:
         if numbers:
-            async with self._writing() as connection:
+            async with writing(self._engine) as connection:
                 await fetch(connection, sql.KEEP, campaign_id, self._worker, list(numbers), seconds)
 
     async def note_done(
@@ -150,21 +149,15 @@ class Campaigns:
     ) -> None:
         """The chunk's rows are committed. If others have said so before, what they said stands."""
         told = json.dumps([asdict(of) for of in refused])
-        async with self._writing() as connection:
+        async with writing(self._engine) as connection:
             await fetch(connection, sql.NOTE_DONE, campaign_id, number, events, told)
 
     async def conclude(self, campaign_id: int) -> bool:
         """Finish the campaign if every chunk is done; whether it is over, finished or given up."""
-        async with self._writing() as connection:
+        async with writing(self._engine) as connection:
             await fetch(connection, sql.CONCLUDE, campaign_id)
             [[left]] = await fetch(connection, sql.IS_LEFT, campaign_id)
             return not left
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
-            yield connection
 
     async def progress(self, campaign_id: int) -> CampaignProgress | None:
         """How far a campaign is; None if it is forgotten."""

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.errors import SettingsError
+from worker.transaction import WorkerConnection
 from worker.trouble import Trouble, classify
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
@@ -59,6 +60,7 @@ def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngi
         "timeout": _CONNECT_TIMEOUT_SECONDS,
         "command_timeout": _COMMAND_TIMEOUT_SECONDS,
         "server_settings": {"application_name": name},
+        "connection_class": WorkerConnection,
     }
     engine = create_async_engine(
         url.difference_update_query(["application_name"]),

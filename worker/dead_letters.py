@@ -19,8 +19,8 @@ from worker.errors import LetterRefusedError
 from worker.events import EventId
 from worker.letters import State
 from worker.projection import Projection
-from worker.store import BEGIN
 from worker.table import Stamp, Table
+from worker.transaction import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ async def retry_letters(engine: AsyncEngine, letters: Collection[StoredLetter]) 
         # One transaction each, which never waits for a second lock: a worker may lock several letters in
         # another order. If the process dies in between, those before are due, the others as they were.
         key = (letter.projection, letter.stream_id, str(letter.event_id))
-        async with read_committed(engine).begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(read_committed(engine)) as connection:
             if (await connection.exec_driver_sql(_RETRY, key)).rowcount:
                 retried.append(letter)
     return retried
@@ -113,8 +112,7 @@ async def skip_letter(
     nothing, where there is no such letter or its event was passed, skipped or applied meanwhile.
     """
     table = Table(projection, engine.dialect)
-    async with read_committed(engine).begin() as connection:
-        await connection.exec_driver_sql(BEGIN)
+    async with writing(read_committed(engine)) as connection:
         # The fence comes first. It locks the row, or makes it and so locks it. Whoever loaded it before loses
         # the comparison, whoever loads it after our commit sees the skip. Workers, too, lock rows before
         # letters, so none waits for a row that we hold while we wait for its letter.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from worker.payload import UndecodablePayloadError, as_storable_text, decode_object
 
@@ -20,8 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS = 253_402_300_800_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class EventId:
+class EventId(NamedTuple):
     """The id of an entry in a Redis stream, ``<ms>-<seq>``.
 
     Both parts are unsigned 64-bit integers and are compared as numbers: ``5-10`` is after ``5-9``.
@@ -45,6 +44,11 @@ class EventId:
             raise ValueError(f"{text!r} is not an event id as Redis prints it: {event_id}")
         return event_id
 
+    @classmethod
+    def of_entry(cls, raw: bytes) -> EventId:
+        """The id of an entry as Redis sent it, which is canonical: not checked as in `parse`."""
+        return _make_tuple(cls, map(int, raw.split(b"-")))
+
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
 
@@ -56,8 +60,7 @@ class EventId:
         return _EPOCH + timedelta(milliseconds=self.ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One entry of a log whose type is projected and whose data could be decoded.
 
     ``data`` holds no NUL characters, lone surrogates, NaN or infinities (see `worker.payload`), so that all
@@ -71,6 +74,10 @@ class Event:
     mended: int = 0
 
 
+# For what is made of every entry: half the time of a call of the class.
+_make_tuple = tuple.__new__
+
+
 @dataclass(frozen=True, slots=True)
 class UndecodableEvent:
     """An entry of a projected type whose data can never be applied, and why."""
@@ -78,6 +85,7 @@ class UndecodableEvent:
     id: EventId
     type: str
     reason: str
+    mended: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,28 +173,31 @@ def field(fields: Sequence[bytes], name: bytes) -> bytes | None:
     return None
 
 
-def parse_entry(
-    raw_id: bytes, fields: Sequence[bytes], types: EventTypes, max_payload_bytes: int
-) -> Event | UndecodableEvent | OtherEntry:
-    """Make an event of a raw entry, or say that its type is not among the projected ones.
-
-    An entry of any other type is told by its bytes alone: nothing of it is decoded.
-    """
+def type_field(fields: Sequence[bytes]) -> bytes | None:
+    """The type of a raw entry: for most entries the only thing that is looked at."""
     # Nearly every entry was written as op, type, data.
-    usual = len(fields) == 6 and fields[2] == b"type" and fields[4] == b"data"
-    event_type = types[fields[3] if usual else field(fields, b"type")]
-    if event_type is UNPROJECTED or event_type is UNTYPED:
-        return event_type
-    event_id = EventId.parse(raw_id)
-    if event_id.time is None:
+    if len(fields) == 6 and fields[2] == b"type" and fields[4] != b"type":
+        return fields[3]
+    return field(fields, b"type")
+
+
+def parse_entry(
+    raw_id: bytes, event_type: str, fields: Sequence[bytes], max_payload_bytes: int
+) -> Event | UndecodableEvent:
+    """Make an event of a raw entry of a projected type."""
+    event_id = EventId.of_entry(raw_id)
+    if event_id.ms >= _YEAR_10000_MS:
         return UndecodableEvent(event_id, event_type, "its time lies after the year 9999")
-    raw_data = field(fields, b"data")
+    usual = len(fields) == 6 and fields[0] == b"op" and fields[2] != b"op" and fields[4] == b"data"
+    raw_data = fields[5] if usual else field(fields, b"data")
     if raw_data is None:
         return UndecodableEvent(event_id, event_type, "the entry has no data field")
     try:
         data, mended = decode_object(raw_data, max_payload_bytes)
     except UndecodablePayloadError as error:
         return UndecodableEvent(event_id, event_type, str(error))
-    spelled = (field(fields, b"op") or b"").decode("utf-8", "replace")
+    raw_operation_id = fields[1] if usual else field(fields, b"op") or b""
+    spelled = raw_operation_id.decode("utf-8", "replace")
     operation_id = as_storable_text(spelled)
-    return Event(event_id, event_type, data, operation_id, mended + (operation_id is not spelled))
+    mended += operation_id is not spelled
+    return _make_tuple(Event, (event_id, event_type, data, operation_id, mended))

@@ -56,8 +56,10 @@ class Feed:
         self._partitions = {name.encode(): partition for partition, name in enumerate(self.names)}
         self.held = list(range(keys.partitions))
         self._holds = frozenset(self.held)
-        self._holds_some = asyncio.Event()
-        self._holds_some.set()
+        self._aside: dict[int, bytes] = {}
+        self._full: set[int] = set()
+        self._reads_some = asyncio.Event()
+        self._reads_some.set()
         # Where to go on in this consumer's own pending entries; None once they have all been read.
         self._own_pending_after: dict[int, bytes] | None = None
         self._wrong: frozenset[int] = frozenset()
@@ -70,10 +72,40 @@ class Feed:
         """Read these partitions from now on. Hints of others that are in hand may still be acknowledged."""
         self._holds = frozenset(partitions)
         self.held = sorted(self._holds - self._wrong)
-        if self.held:
-            self._holds_some.set()
+        self._aside = {p: end for p, end in self._aside.items() if p in self._holds}
+        self._note_readable()
+
+    def _note_readable(self) -> None:
+        if self._aside.keys() >= set(self.held):
+            self._reads_some.clear()
         else:
-            self._holds_some.clear()
+            self._reads_some.set()
+
+    def take_full(self) -> list[int]:
+        """The partitions that gave as many hints as they were asked for when they were last read."""
+        full, self._full = self._full, set()
+        return sorted(full.intersection(self.held))
+
+    def set_aside(self, partition: int, end: bytes) -> bool:
+        """Do not read a partition until `take_back`: its hints up to ``end`` are being skimmed.
+
+        False where it is not held any more. Letting it go or joining again ends that, too.
+        """
+        if partition not in self.held:
+            return False
+        self._aside[partition] = end
+        self._note_readable()
+        return True
+
+    def aside(self, partition: int) -> bytes | None:
+        """Up to where a partition's hints are being skimmed, None where they are not."""
+        return self._aside.get(partition)
+
+    def take_back(self, partition: int, end: bytes) -> None:
+        """Read a partition again, if it is still set aside with this ``end``."""
+        if self._aside.get(partition) == end:
+            del self._aside[partition]
+            self._note_readable()
 
     def reads(self, stream_id: str) -> bool:
         """Whether this replica holds the partition of a stream's hints."""
@@ -86,6 +118,8 @@ class Feed:
         holds something else is left out and looked at again now and then; sweeps find what it cannot tell.
         Raises FeedPartitionsError when the deployment uses another number of partitions.
         """
+        self._aside.clear()
+        self._note_readable()
         await self._agree()
         wrong: set[int] = set()
         made_anew = False
@@ -143,15 +177,16 @@ class Feed:
             await self.join()
         if self._own_pending_after is not None:
             return await self._read_own_pending(count)
-        held = [self.names[partition] for partition in self.held]
-        if not held:
-            await wait_for(self._holds_some, block.total_seconds())
+        readable = [self.names[partition] for partition in self.held if partition not in self._aside]
+        if not readable:
+            await wait_for(self._reads_some, block.total_seconds())
             return []
         wait_ms = max(1, int(block.total_seconds() * 1000))
         reply = await self._redis.execute_command(
             "XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, "BLOCK", wait_ms,
-            "STREAMS", *held, *[">"] * len(held),
+            "STREAMS", *readable, *[">"] * len(readable),
         )  # fmt: skip
+        self._full = {self._partitions[name] for name, entries in pairs(reply) if len(entries) >= count}
         return await self.sift(self._entries(reply))
 
     async def _read_own_pending(self, count: int) -> list[Hint]:

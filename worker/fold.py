@@ -89,7 +89,7 @@ class _Fold:
         self._keep_each = keep_each
         self._before = self._good = state
         self._row = row_class(state)
-        self._since_good: list[Event] = []
+        self._good_for = 0
         self._facts: list[Any] = []
         self._remarks: list[Remark] = []
         self._rejections: list[Rejection] = []
@@ -99,46 +99,41 @@ class _Fold:
         """Apply all events, or those before one whose handler fails."""
         failure: HandlerFailure | None = None
         for at, event in enumerate(events):
-            if isinstance(event, UndecodableEvent):
-                self._rejections.append(Rejection(event.id, event.type, event.reason, decoded=False))
-                continue
-            if isinstance(event, SkippedEvent):
-                self._skipped += 1
+            if not isinstance(event, Event):
+                self._pass_over(event)
                 continue
             try:
-                rejection = self._apply(event)
+                self._handlers[event.type](self._row, event)
+                if self._keep_each:
+                    self._keep(at + 1)
             except Exception as error:  # whatever it is, it stops this stream alone
+                self._undo(events, at)
+                if rejection := _rejection(event, error):
+                    self._rejections.append(rejection)
+                    continue
                 failure = HandlerFailure(event.id, event.type, error)
-                self._undo()
                 events = events[:at]
                 break
-            if rejection:
-                self._rejections.append(rejection)
-                self._undo()
         return self._folded(events, failure)
 
-    def _apply(self, event: Event) -> Rejection | None:
-        try:
-            self._handlers[event.type](self._row, event)
-            if self._keep_each:
-                self._keep()
-        except RejectedEventError as error:
-            return Rejection(event.id, event.type, str(error), decoded=True)
-        if not self._keep_each:
-            self._since_good.append(event)
-        return None
+    def _pass_over(self, event: UndecodableEvent | SkippedEvent) -> None:
+        if isinstance(event, UndecodableEvent):
+            self._rejections.append(Rejection(event.id, event.type, event.reason, decoded=False))
+        else:
+            self._skipped += 1
 
-    def _undo(self) -> None:
-        """Forget what a handler did that raised."""
+    def _undo(self, events: Sequence[AnyEvent], at: int) -> None:
+        """Forget what a handler did that raised at this event."""
         self._row = self._row_class(self._good)
-        for event in self._since_good:
-            self._handlers[event.type](self._row, event)
-        self._since_good.clear()
-        self._keep()
+        for event in events[self._good_for : at]:
+            if isinstance(event, Event):
+                self._handlers[event.type](self._row, event)
+        self._keep(at + 1)
 
-    def _keep(self) -> None:
-        """From now on the row as it stands is what is known to be good."""
+    def _keep(self, events: int) -> None:
+        """From now on the row as it stands, after so many events, is what is known to be good."""
         self._good = self._row.state()
+        self._good_for = events
         self._facts += self._row.facts
         self._remarks += self._row.remarks
         self._row = self._row_class(self._good)
@@ -158,3 +153,13 @@ class _Fold:
             rejections=tuple(self._rejections),
             failure=failure,
         )
+
+
+def _rejection(event: Event, error: Exception) -> Rejection | None:
+    """What a handler's error says of an event that can never be applied; None where it does not say so."""
+    if not isinstance(error, RejectedEventError):
+        return None
+    try:
+        return Rejection(event.id, event.type, str(error), decoded=True)
+    except Exception:  # it cannot even say why
+        return None

@@ -115,10 +115,10 @@ class Handover:
         going = self.tenure.partitions - stay
         self._feed.hold(stay)
         withdrawn = await self._pending.withdraw(lambda s: self._partition(s) in going, _PATIENCE)
-        kept = withdrawn.hints
+        kept = [hint for hint in withdrawn.hints if not hint.skimmed]  # Those are undelivered as it is.
         try:
             tenure = await hand_over()
-            kept = await self._give(withdrawn.hints)
+            kept = await self._give(kept)
         finally:
             self._pending.add_hints(kept, flush=True)
         await self.hint(withdrawn.swept)

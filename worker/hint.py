@@ -15,13 +15,15 @@ class Hint:
     """One entry of the feed: the stream that has news, and the type of the event that was appended.
 
     It says nothing but "look at that log", so losing, doubling or reordering one costs time and never
-    correctness. ``id`` is its own id in the feed partition, not the event's.
+    correctness. ``id`` is its own id in the feed partition, not the event's. One that was ``skimmed`` stands
+    for all hints at its stream up to that id; see `worker.skim`.
     """
 
     partition: int
     id: bytes
     stream_id: str
     type: str
+    skimmed: bool = False
 
 
 def parse_hint(partition: int, raw_id: bytes, fields: Sequence[bytes] | None) -> Hint | None:

@@ -6,6 +6,7 @@ shows that PostgreSQL would take no other row either.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -87,9 +88,8 @@ class Isolation:
         return [stream_ids[at : at + self._at_once] for at in range(0, len(stream_ids), self._at_once)]
 
     async def _in_smaller_parts(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
-        await self._suspects.begin(stream_ids)
         try:
-            results = await self._projector.project_batch(stream_ids)
+            results = await self._project(stream_ids)
         except DBAPIError as error:
             trouble = classify(error, self._races)
             if sqlstate(error) == _LOCK_TIMEOUT and len(stream_ids) > 1:
@@ -111,6 +111,14 @@ class Isolation:
         middle = len(stream_ids) // 2
         first = await self._in_smaller_parts(stream_ids[:middle])
         return first | await self._in_smaller_parts(stream_ids[middle:])
+
+    async def _project(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
+        """Have it written down what is in flight while the logs are read, before an event is looked at."""
+        beginning = asyncio.ensure_future(self._suspects.begin(stream_ids))
+        try:
+            return await self._projector.project_batch(stream_ids, before_folding=beginning)
+        finally:
+            await asyncio.gather(beginning, return_exceptions=True)
 
     async def _around_locks(self, stream_ids: Sequence[str], error: DBAPIError) -> dict[str, StreamResult]:
         """Project streams one by one, and put those off whose locks somebody keeps, perhaps for hours.

@@ -13,15 +13,15 @@ from worker.events import (
     UNPROJECTED,
     UNTYPED,
     AnyEvent,
-    Event,
     EventTypes,
     OtherEntry,
-    field,
     parse_entry,
     parse_stream_id,
+    type_field,
 )
 from worker.extent import Extent, read_extents
 from worker.keys import Keys
+from worker.overlap import Turns
 from worker.redis_client import Script, pipelined, refused
 
 NO_STREAM: Final = "no stream"
@@ -31,7 +31,7 @@ RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
 
 MAX_PAYLOAD_MEGABYTES: Final = 16
-PAGE_MEGABYTES: Final = 16
+PAGE_MEGABYTES: Final = 32
 """What is usual; deployments may set it otherwise."""
 
 _FIRST_ENTRIES = 8
@@ -68,7 +68,8 @@ class Page:
     ``first_id`` and ``last_id`` are those of the entries read, of whatever type, and None where there were
     none; ``events`` only those of projected types, without the entry to start from, which is known already.
     ``ended`` says that the page reaches the end of the log as it was at the time. ``refusal`` is set, and all
-    else empty, where the key is no stream. ``untyped`` counts entries whose type is missing or not UTF-8.
+    else empty, where the key is no stream. ``untyped`` counts entries whose type is missing or not UTF-8,
+    ``mended`` values of the events that could not be stored as they were.
     """
 
     first_id: str | None
@@ -77,11 +78,7 @@ class Page:
     ended: bool
     refusal: str | None = None
     untyped: int = 0
-
-    @property
-    def mended(self) -> int:
-        """How many values of the events could not be stored as they were."""
-        return sum(event.mended for event in self.events if isinstance(event, Event))
+    mended: int = 0
 
     def up_to_first_event(self) -> Page:
         """The page without what follows its first event."""
@@ -132,31 +129,57 @@ class Log:
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
 
-    async def read(self, requests: Sequence[PageRequest]) -> list[Page]:
-        """One page of each log, in the order of the requests."""
-        return [self._page(r.start, raw) for r, raw in zip(requests, await self._read(requests), strict=True)]
+    async def read(self, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+        """One page of each log, in order; all of them no more than a ``share`` of what may be read."""
+        pages: list[Page] = []
+        turns = Turns()
+        for request, raw in zip(requests, await self._read(requests, share), strict=True):
+            pages.append(self._page(request.start, raw))
+            await turns.take()
+        return pages
 
     def _page(self, start: str | None, raw: _RawPage) -> Page:
         if not raw.entries:
             return Page(None, None, (), ended=True, refusal=raw.refusal)
         known = start is not None and raw.entries[0][0] == start.encode()
         events: list[AnyEvent] = []
-        untyped = 0
-        for raw_id, fields in raw.entries[known:]:
-            event = parse_entry(raw_id, fields, self._types, self._max_payload_bytes)
-            if event is UNTYPED:
+        untyped = mended = 0
+        types, max_payload_bytes = self._types, self._max_payload_bytes
+        for raw_id, fields in raw.entries[known:] if known else raw.entries:
+            event_type = types[type_field(fields)]
+            if event_type is UNPROJECTED:
+                continue
+            if event_type is UNTYPED:
                 untyped += 1
-            elif event is not UNPROJECTED:
-                events.append(event)
+                continue
+            event = parse_entry(raw_id, event_type, fields, max_payload_bytes)
+            mended += event.mended
+            events.append(event)
         first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
-        return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped)
+        return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped, mended=mended)
 
-    async def _read(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
-        """Entries of each log, all together about ``page_bytes`` at most.
+    async def _read(self, requests: Sequence[PageRequest], share: float = 1) -> list[_RawPage]:
+        """Entries of each log, all together about a ``share`` of ``page_bytes`` at most.
 
         A few entries of each come first. They tell how large a log's entries are, and so how many more of
         them there is room for, if it goes on.
         """
+        pages = await self._read_beginnings(requests)
+        longer = [at for at, page in enumerate(pages) if not page.ended]
+        already = sum(page.mean * len(page.entries) for page in pages)
+        room = (share * self._page_bytes - already) / max(len(longer), 1)
+        counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
+        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
+        # Again from the last entry on, which shows that the log is still the same.
+        ranges = [(requests[at].stream_id, pages[at].entries[-1][0]) for at in going_on]
+        for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
+            if rest.entries and rest.entries[0][0] == pages[at].entries[-1][0]:
+                entries = [*pages[at].entries, *rest.entries[1:]]
+                pages[at] = _RawPage(entries, rest.ended, pages[at].mean)
+        return pages
+
+    async def _read_beginnings(self, requests: Sequence[PageRequest]) -> list[_RawPage]:
+        """The first few entries of each log."""
         pages: list[_RawPage] = []
         waiting = list(requests)
         while waiting:
@@ -168,16 +191,6 @@ class Log:
                 [(r.stream_id, r.start or "-") for r in waiting[:at_once]], count
             )
             del waiting[:at_once]
-        longer = [at for at, page in enumerate(pages) if not page.ended]
-        room = (self._page_bytes - sum(page.mean * len(page.entries) for page in pages)) / max(len(longer), 1)
-        counts = [min(_MAX_ENTRIES, int(room / pages[at].mean)) for at in longer]
-        going_on = {at: count for at, count in zip(longer, counts, strict=True) if count > 1}
-        # Again from the last entry on, which shows that the log is still the same.
-        ranges = [(requests[at].stream_id, pages[at].entries[-1][0]) for at in going_on]
-        for at, rest in zip(going_on, await self._read_entries(ranges, *going_on.values()), strict=True):
-            if rest.entries and rest.entries[0][0] == pages[at].entries[-1][0]:
-                entries = [*pages[at].entries, *rest.entries[1:]]
-                pages[at] = _RawPage(entries, rest.ended, pages[at].mean)
         return pages
 
     async def _read_entries(self, ranges: Sequence[tuple[str, str | bytes]], *counts: int) -> list[_RawPage]:
@@ -217,17 +230,21 @@ class Log:
         return [NO_STREAM if reply == 0 else reply.decode() if reply else None for reply in replies]
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
-        """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded."""
+        """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded.
+
+        Most logs that hold one hold it near the beginning, so only the rest are read in large pages.
+        """
         findings: dict[str, Finding] = {}
+        read = self._read_beginnings
         while requests:
             further: list[PageRequest] = []
-            for request, page in zip(requests, await self._read(requests), strict=True):
+            for request, page in zip(requests, await read(requests), strict=True):
                 before = findings.get(request.stream_id)
                 finding = self._find(request, page.entries, untyped=before.untyped if before else 0)
                 findings[request.stream_id] = finding
                 if not finding.news and not page.ended:
                     further.append(PageRequest(request.stream_id, finding.read_to))
-            requests = further
+            requests, read = further, self._read
         return list(findings.values())
 
     def _find(self, request: PageRequest, entries: Sequence[RawEntry], untyped: int) -> Finding:
@@ -237,7 +254,7 @@ class Log:
                 return Finding(request.stream_id, news=True)
             entries = entries[1:]
         for raw_id, fields in entries:
-            event_type = self._types[field(fields, b"type")]
+            event_type = self._types[type_field(fields)]
             if not isinstance(event_type, OtherEntry):
                 return Finding(request.stream_id, news=True, oldest=raw_id.decode())
             untyped += event_type is UNTYPED
@@ -284,5 +301,5 @@ def _is_no_stream(reply: Any) -> bool:
 def _mean_bytes(entries: Sequence[RawEntry]) -> float:
     """About how many bytes an entry takes, by the first few of them."""
     some = entries[:_FIRST_ENTRIES]
-    total = sum(len(part) for _, fields in some for part in fields)
+    total = sum([sum(map(len, fields)) for _, fields in some])
     return total / len(some) + _ENTRY_OVERHEAD_BYTES if some else 0.0

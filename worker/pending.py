@@ -83,6 +83,10 @@ class Pending:
         """Streams that wait or are in flight."""
         return len(self._streams)
 
+    def __contains__(self, stream_id: object) -> bool:
+        """Whether a stream waits or is in flight."""
+        return stream_id in self._streams
+
     @property
     def hints_in_hand(self) -> int:
         return len(self._in_hand)

@@ -1,11 +1,14 @@
-"""One pass over a batch of streams: load their rows, read their logs, fold, and write what changed."""
+"""One pass over a batch of streams: load their rows, read their logs, fold, and write what changed.
+
+A large batch is cut into parts, so that the servers have something to do while a part is folded.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
+from functools import partial
 
 import structlog
 
@@ -21,6 +24,7 @@ from worker.known_streams import KnownStreams, stamp_of
 from worker.letters import Heeded, letter_of, letters_of, stops
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome, StreamResult, Tally
+from worker.overlap import Turns, overlap
 from worker.projection import Projection
 from worker.replay import FoldedLog
 from worker.store import Store
@@ -30,14 +34,16 @@ from worker.upgrade import Upgrade, Upgrades, is_stale
 log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
-_LONGEST_WITHOUT_TURN_SECONDS = 0.1
+_PART_STREAMS = 64
 
 
 @dataclass(slots=True)
 class _Batch:
-    """A pass under way: what to write, what will be known of each stream then, and results so far."""
+    """A part of a pass under way: the logs that were read, what to write, what will be known, and results."""
 
     known: Mapping[str, KnownStream]
+    read: Sequence[str] = ()
+    pages: Sequence[Page] = ()
     writes: list[RowWrite] = field(default_factory=list)
     applied: dict[str, int] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
@@ -66,23 +72,48 @@ class Projector:
         self._unreadable: set[str] = set()
 
     async def project_batch(
-        self, stream_ids: Sequence[str], *, one_event: bool = False
+        self,
+        stream_ids: Sequence[str],
+        *,
+        one_event: bool = False,
+        before_folding: Future[None] | None = None,
     ) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands.
 
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
+        No handler is called until ``before_folding`` is done.
         """
+        results: dict[str, StreamResult] = {}
+
+        async def fold(batch: _Batch) -> None:
+            if before_folding:
+                await before_folding
+            await self._fold_logs(batch, one_event=one_event)
+
+        async def write(batch: _Batch) -> None:
+            await self._write(batch)
+            reach(Point.COMMITTED)
+            await self._block(batch)
+            results.update(batch.results)
+
+        parts = [stream_ids[at : at + _PART_STREAMS] for at in range(0, len(stream_ids), _PART_STREAMS)]
+        read = partial(self._read, share=1 / max(len(parts), 1))
+        await overlap(parts, read, fold, write)
+        self.tally.batches += 1
+        return results
+
+    async def _read(self, stream_ids: Sequence[str], *, share: float) -> _Batch:
+        """Load rows, go on with stale ones, and read a page of each log from where its row stands."""
         batch = _Batch(await self._known.load(stream_ids))
         reach(Point.ROWS_LOADED)
         batch.results.update({s: result for s in stream_ids if (result := self._left_unread(batch.known[s]))})
         await self._fold_stale(batch)
-        await self._fold_logs([s for s in stream_ids if s not in batch.results], batch, one_event=one_event)
-        reach(Point.FOLDED)
-        await self._write(batch)
-        reach(Point.COMMITTED)
-        await self._block(batch)
-        self.tally.batches += 1
-        return batch.results
+        batch.read = [s for s in stream_ids if s not in batch.results]
+        batch.pages = await self._logs.read(
+            [PageRequest(s, _start(batch.known[s])) for s in batch.read], share=share
+        )
+        reach(Point.LOGS_READ)
+        return batch
 
     def _left_unread(self, known: KnownStream) -> StreamResult | None:
         """Where a stream stands whose log need not, or cannot, be read; None where it must be."""
@@ -150,16 +181,12 @@ class Projector:
         batch.known_after[stream_id] = KnownStream(write.row, folded.read_to, folded.first_event_id, heeded)
         batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP, folded.read_to)
 
-    async def _fold_logs(self, stream_ids: Sequence[str], batch: _Batch, *, one_event: bool) -> None:
-        """Read a page of each log from where its row stands, and fold it."""
-        pages = await self._logs.read([PageRequest(s, _start(batch.known[s])) for s in stream_ids])
-        reach(Point.LOGS_READ)
+    async def _fold_logs(self, batch: _Batch, *, one_event: bool) -> None:
+        """Fold what was read of each log."""
         astray: dict[str, Page] = {}
-        turned_at = monotonic()
-        for stream_id, whole in zip(stream_ids, pages, strict=True):
-            if monotonic() - turned_at > _LONGEST_WITHOUT_TURN_SECONDS:
-                await asyncio.sleep(0)  # Slow handlers must not keep the loop from turning for a whole batch.
-                turned_at = monotonic()
+        turns = Turns()
+        for stream_id, whole in zip(batch.read, batch.pages, strict=True):
+            await turns.take()
             page = whole.up_to_first_event() if one_event else whole
             start = _start(batch.known[stream_id])
             if page.refusal is not None:
@@ -169,7 +196,9 @@ class Projector:
                 self._fold(stream_id, page, batch)
             else:
                 astray[stream_id] = page
+        batch.pages = ()
         await self._examine_astray(astray, batch)
+        reach(Point.FOLDED)
 
     def _note_unreadable(self, stream_id: str, reason: str) -> None:
         """Count a hint at a key that is no stream, and log it, but not at each of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from worker.projector import Projector
 from worker.replicas import ReplicaReport, Replicas
 from worker.retry import Perseverance
 from worker.sample import Sample
+from worker.skim import Skims
 from worker.sweep import Sweep
 from worker.trouble import SERVER_ERRORS, describe
 from worker.waiting import unless, wait_for, wait_for_any
@@ -63,14 +64,15 @@ class Service:
     """
 
     def __init__(
-        self, projection: Projection, consumer: str, feed: Feed, upkeep: FeedUpkeep, handover: Handover,
-        deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
+        self, projection: Projection, consumer: str, feed: Feed, skims: Skims, upkeep: FeedUpkeep,
+        handover: Handover, deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
         blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, sample: Sample, replicas: Replicas,
         pace: Pace, persevere: Perseverance, health: Health, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
         self._feed = feed
+        self._skims = skims
         self._upkeep = upkeep
         self._handover = handover
         self._pending = pending
@@ -199,7 +201,8 @@ class Service:
         if not self._joined:
             await self._join()
         try:
-            return await self._feed.read(self._pace.hints_a_read)
+            hints = await self._feed.read(self._pace.hints_a_read)
+            return [*hints, *await self._skims.begin()]
         except SERVER_ERRORS:
             self._joined = False
             raise
@@ -223,14 +226,25 @@ class Service:
         reach(Point.PROJECTED)
         await self._persevere("noting results", partial(self._aftermath.note, results))
         done = [w for w in works if self._aftermath.is_final(w.stream_id, results.get(w.stream_id))]
-        hints = [hint for work in done for hint in work.hints]
-        await self._persevere("acknowledging", partial(self._feed.acknowledge, hints))
+        await self._persevere("acknowledging", partial(self._acknowledge, done))
+        await self._put_off(works, results)
         reach(Point.ACKNOWLEDGED)
         for work in works:
             result = results.get(work.stream_id)
             again = result is not None and not self._aftermath.is_final(work.stream_id, result)
             rest_seconds = self._aftermath.rest_seconds(work.stream_id, result)
             self._pending.finish(work, again=again, rest_seconds=rest_seconds)
+
+    async def _acknowledge(self, works: Sequence[Work]) -> None:
+        hints = [hint for work in works for hint in work.hints]
+        await self._feed.acknowledge(hint for hint in hints if not hint.skimmed)
+        await self._skims.settle(hint for hint in hints if hint.skimmed)
+
+    async def _put_off(self, works: Sequence[Work], results: Mapping[str, StreamResult]) -> None:
+        """A stream that does not get on must not hold up the feed, which is not read while it is skimmed."""
+        stuck = {s for s, result in results.items() if self._aftermath.is_stuck(s, result)}
+        if hints := [h for work in works if work.stream_id in stuck for h in work.hints if h.skimmed]:
+            await self._persevere("hinting again", partial(self._skims.put_off, hints))
 
     async def _report_progress(self) -> None:
         reports = 0

@@ -45,8 +45,8 @@ class Settings(BaseSettings):
     """How many feed partitions the deployment has agreed on."""
     feed_max_length: Annotated[int, Field(ge=1000)] = 1_000_000
     """At about how many hints a feed partition is capped."""
-    batch_streams: Annotated[int, Field(ge=2, le=5000)] = 200
-    """Up to how many streams are projected in one transaction."""
+    batch_streams: Annotated[int, Field(ge=2, le=5000)] = 256
+    """Up to how many streams are projected at a time."""
     linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 5
     """How long, in milliseconds, an event that is no checkpoint may wait for others."""
     sweep_seconds: Annotated[float, Field(gt=0, le=3600)] = 5

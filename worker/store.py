@@ -21,19 +21,7 @@ from worker.letters import Heeded
 from worker.projection import Projection
 from worker.rule import RuleTransaction, RuleWrite
 from worker.table import RowHead, RowWrite, Stamp, StoredRow, Table, fetch
-
-# A worker that is frozen inside a transaction must not hold up the others for longer than this.
-_LOCK_TIMEOUT = "5s"
-_STATEMENT_TIMEOUT = "30s"
-_IDLE_IN_TRANSACTION_TIMEOUT = "10s"
-
-BEGIN = f"""
-SELECT set_config('synchronous_commit', 'on', true),
-       set_config('lock_timeout', '{_LOCK_TIMEOUT}', true),
-       set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true),
-       set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_TIMEOUT}', true)
-"""
-"""What every transaction that writes begins with."""
+from worker.transaction import writing
 
 _FEW_BLOCKS = 20
 _BLOCKS = """
@@ -142,17 +130,14 @@ class Store:
         if not writes:
             return set()
         ordered = sorted(writes, key=lambda write: write.stream_id.encode())
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             rule = await self._prepare_rule(connection, ordered)
-            affected = set(rule.affected if rule else ())
-            to_lock = {w.stream_id for w in ordered if w.loaded} | affected
-            # Whoever has locked a row may keep it for hours: that must not hold up the rest of the batch.
-            current = await self._table.lock(connection, to_lock, wait=bool(affected))
-            self._refuse_newer(current, affected)
-            updates = [w for w in ordered if w.loaded and current.get(w.stream_id) == w.loaded]
+            if rule and rule.affected:
+                # These must be waited for, and rows are locked in the order of their keys: all of them, now.
+                to_lock = {w.stream_id for w in ordered if w.loaded}.union(rule.affected)
+                self._refuse_newer(await self._table.lock(connection, to_lock), rule.affected)
             won = await self._table.insert(connection, [w for w in ordered if not w.loaded])
-            won |= await self._table.update(connection, updates)
+            won |= await self._table.update(connection, [w for w in ordered if w.loaded])
             if rule:
                 await rule.apply(won)
             await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
@@ -199,8 +184,7 @@ class Store:
         await self._try(self._table.fence, f"projection-worker probe {secrets.token_hex(16)}")
 
     async def _try(self, write: Callable[[AsyncConnection, str], Awaitable[None]], stream_id: str) -> None:
-        async with self._engine.connect() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             await write(connection, stream_id)
             await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # as a commit would
             await connection.rollback()
@@ -221,8 +205,7 @@ class Store:
         if not rule or not stream_ids:
             return
         with suppress(NewerVersionError):
-            async with self._engine.begin() as connection:
-                await connection.exec_driver_sql(BEGIN)
+            async with writing(self._engine) as connection:
                 facts = [RuleWrite(s, (), replace=True) for s in stream_ids]
                 transaction = await rule.prepare(connection, facts)
                 alive = await self._table.lock(connection, {*stream_ids, *transaction.affected})
@@ -231,8 +214,7 @@ class Store:
 
     async def remove(self, heads: Mapping[str, RowHead]) -> set[str]:
         """Delete rows that still bear these stamps, with their facts; the streams of which that is so."""
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(BEGIN)
+        async with writing(self._engine) as connection:
             rule, affected = self._projection.rule, set[str]()
             if rule:
                 facts = [RuleWrite(s, (), replace=True) for s in sorted(heads, key=str.encode)]

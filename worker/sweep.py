@@ -205,6 +205,11 @@ class Sweep:
             for stream_id, last_id in last_ids.items()
             if last_id is not None and (stream_id not in self._settled or self._settled[stream_id] != last_id)
         }
+        # What waits to be projected is behind for sure; its hint, or whoever queued it, knows since when.
+        waiting = [stream_id for stream_id in moved if stream_id in self._pending]
+        report.behind += len(waiting)
+        for stream_id in waiting:
+            del moved[stream_id]
         if not moved:
             return
         starts = await self._starts(moved)

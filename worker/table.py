@@ -21,6 +21,8 @@ from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
 from worker.trouble import Trouble, classify
 
+_STAMP = ("last_event_id", "generation", "version")
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -161,18 +163,11 @@ class Table:
         rows = await fetch(connection, sql, list(stream_ids))
         return {row[0]: RowHead(Stamp(*row[1:4]), row[4]) for row in rows}
 
-    async def lock(
-        self, connection: AsyncConnection, stream_ids: Collection[str], *, wait: bool = True
-    ) -> dict[str, Stamp]:
-        """Lock the rows of these streams, in the order of their keys, and tell their stamps.
-
-        With ``wait`` False, rows that another transaction has locked are left out.
-        """
+    async def lock(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
+        """Lock the rows of these streams, in the order of their keys, and tell their stamps."""
         if not stream_ids:
             return {}
-        sql = (
-            f'{self._stamps} ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE{"" if wait else " SKIP LOCKED"}'
-        )
+        sql = f'{self._stamps} ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE'
         rows = await fetch(connection, sql, sorted(stream_ids, key=str.encode))
         return {row[0]: Stamp(*row[1:]) for row in rows}
 
@@ -200,9 +195,12 @@ class Table:
         return {row[0] for row in await fetch(connection, sql, *self._arrays(columns, writes))}
 
     async def update(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> set[str]:
-        """Update locked rows: one statement for each set of changed columns; the streams that were updated.
+        """Update rows that bear the stamp they were loaded with; the streams of which that is so.
 
-        A trigger or a policy of another application may leave a row as it was.
+        One statement for each set of changed columns. Each first locks its rows and passes over those that
+        another transaction has locked, perhaps for hours, so that nobody waits; the comparison is made with
+        the row as it is then. A trigger or a policy of another application may leave a row as it was: it has
+        not won either.
         """
         updated: set[str] = set()
         groups: dict[tuple[str, ...], list[RowWrite]] = defaultdict(list)
@@ -212,13 +210,26 @@ class Table:
             groups[("last_event_id", *kept, *folded)].append(write)
         for columns, group in groups.items():
             keyed = ("stream_id", "updated_at", *columns)
+            stamps = [write.loaded for write in group if write.loaded]
+            loaded = [[getattr(stamp, part) for stamp in stamps] for part in _STAMP]
             assignments = ", ".join(f"{self._quote(c)} = {self._cast([c])}" for c in columns)
             updated_at = "i.updated_at" if group[0].replace else "coalesce(i.updated_at, t.updated_at)"
+            ids, generations, versions = range(len(keyed) + 1, len(keyed) + 4)
             sql = f"""
+                WITH locked AS MATERIALIZED (
+                    SELECT stream_id FROM {self.name} WHERE stream_id = ANY($1::text[])
+                    ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE SKIP LOCKED)
                 UPDATE {self.name} AS t
                 SET {assignments}, updated_at = {updated_at}
-                FROM {self._unnest(keyed)} WHERE t.stream_id = i.stream_id RETURNING t.stream_id"""
-            updated |= {row[0] for row in await fetch(connection, sql, *self._arrays(keyed, group))}
+                FROM {self._unnest(keyed)}
+                JOIN unnest($1::text[], ${ids}::text[], ${generations}::int[], ${versions}::int[])
+                    AS loaded(stream_id, last_event_id, generation, version) USING (stream_id)
+                JOIN locked USING (stream_id)
+                WHERE t.stream_id = i.stream_id AND t.generation = loaded.generation
+                  AND t.version = loaded.version AND t.last_event_id IS NOT DISTINCT FROM loaded.last_event_id
+                RETURNING t.stream_id"""
+            values = (*self._arrays(keyed, group), *loaded)
+            updated |= {row[0] for row in await fetch(connection, sql, *values)}
         return updated
 
     async def delete(self, connection: AsyncConnection, stream_ids: Collection[str]) -> None:

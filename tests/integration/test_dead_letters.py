@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,13 +17,14 @@ from tests.projecting import Replica, run
 from tests.tallies import tallies
 from tests.waiting import wait_until
 from tests.writes import create_tallies
-from worker import Event, Keys, ProjectedRow, Projection, store
+from worker import Event, Keys, ProjectedRow, Projection
 from worker.blocked import Block, BlockedStreams
 from worker.events import EventId
 from worker.letters import Letter, Reason
-from worker.log import Log
+from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome
 from worker.store import Store
+from worker.transaction import LIMITS
 
 CAUGHT_UP, MORE, LOST, BLOCKED = Outcome.CAUGHT_UP, Outcome.MORE, Outcome.LOST, Outcome.BLOCKED
 
@@ -119,9 +120,9 @@ async def test_a_blocked_stream_is_left_unread_until_it_is_due(
     await tallying.project("a")
     read, asked = Log.read, list[str]()
 
-    async def note(log: Log, requests: Collection[object]) -> object:
+    async def note(log: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
         asked.extend(str(request) for request in requests)
-        return await read(log, requests)  # type: ignore[arg-type]
+        return await read(log, requests, share=share)
 
     monkeypatch.setattr(Log, "read", note)
     assert await tallying.project("a") == [BLOCKED]
@@ -488,7 +489,7 @@ async def test_nothing_is_in_flight_while_a_server_is_waited_for(
     await replica.append_many("a", "user_message")
 
     async def away(*_: object) -> None:
-        assert await replica.suspects.at_work() == ["replica"]
+        await wait_until(replica.suspects.at_work, "what is in flight to be written down")
         raise OperationalError("SELECT", {}, ConnectionError("away"))
 
     monkeypatch.setattr(Store, "load", away)
@@ -503,7 +504,7 @@ async def test_nothing_is_in_flight_while_a_server_is_waited_for(
 async def test_a_row_that_a_claim_must_wait_for_holds_up_its_own_stream_only(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BEGIN", store.BEGIN.replace("'5s'", "'100ms'"))
+    monkeypatch.setitem(LIMITS, "lock_timeout", "100ms")
     streams = list("abcdefgh")
     for stream_id in streams:
         await replica.append(stream_id, "strategy_link", {"wdkStrategyId": 7} if stream_id == "h" else {})

@@ -18,7 +18,8 @@ from tests.postgresql_faults import FAULTS, PASSWORD, Fault, Site
 from tests.servers import Databases, RunningServers
 from tests.waiting import wait_until
 from tests.working import Working, working
-from worker import Keys, app, database, emit, readiness, retry, store
+from worker import Keys, app, database, emit, readiness, retry
+from worker.transaction import LIMITS
 
 Start = Callable[[], AbstractAsyncContextManager[Working]]
 
@@ -163,7 +164,7 @@ async def test_a_deadlock_is_a_reason_to_run_the_transaction_again(
 async def test_a_table_that_is_locked_for_longer_than_the_lock_timeout_is_waited_for(
     site: Site, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BEGIN", store.BEGIN.replace("'5s'", "'200ms'"))
+    monkeypatch.setitem(LIMITS, "lock_timeout", "200ms")
     async with start() as worker, blocker(site) as other:
         await worker.reached("a", await worker.emit("a"))
         await other.execute("LOCK TABLE stream_projections IN SHARE MODE")

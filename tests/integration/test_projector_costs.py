@@ -61,7 +61,7 @@ async def test_a_hot_stream_is_not_loaded_again(replica: Replica) -> None:
     await replica.append_many("a", "user_message", first=2)
     with statements(replica.engine) as sent:
         await replica.project("a")
-    assert sent == ["SELECT", "SELECT", "UPDATE"]  # Settings, lock, write.
+    assert sent == ["WITH"]  # Lock, compare and write.
 
 
 async def test_a_backlog_costs_one_write(replica: Replica) -> None:

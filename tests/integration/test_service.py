@@ -199,7 +199,7 @@ async def test_a_handler_that_fails_stops_its_own_stream_and_no_other(
 async def test_a_part_that_dies_stops_the_service_with_its_error(
     running: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def die(*_: object) -> None:
+    async def die(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Projector, "project_batch", die)

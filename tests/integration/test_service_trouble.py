@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
 
 import pytest
@@ -18,7 +18,7 @@ from worker import Keys, service
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.hint import Hint
-from worker.log import Log
+from worker.log import Log, Page, PageRequest
 from worker.store import Loaded, Store
 
 
@@ -197,10 +197,10 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(
 ) -> None:
     read, failures = Log.read, [RedisConnectionError("away")] * 2
 
-    async def fail(log: Log, requests: object) -> object:
+    async def fail(log: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
         if failures:
             raise failures.pop()
-        return await read(log, requests)  # type: ignore[arg-type]
+        return await read(log, requests, share=share)
 
     monkeypatch.setattr(Log, "read", fail)
     await running.reached("a", await running.emit("a", "user_message"))

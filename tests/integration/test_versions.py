@@ -174,9 +174,9 @@ async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves
     await second.append("a", "user_message", at="4-0")
     read = second.logs.read
 
-    async def after_the_loss(requests: Any) -> Any:
+    async def after_the_loss(requests: Any, *, share: float = 1) -> Any:
         await second.redis.xdel(second.keys.log("a"), "3-0", "4-0")
-        return await read(requests)
+        return await read(requests, share=share)
 
     second.logs.read = after_the_loss  # type: ignore[method-assign]
     assert await settle(second) is Outcome.DIVERGED

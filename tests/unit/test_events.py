@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -20,6 +21,7 @@ from worker.events import (
     field,
     parse_entry,
     parse_stream_id,
+    type_field,
 )
 
 HIGHEST = 2**64 - 1
@@ -29,7 +31,8 @@ parts = st.integers(0, HIGHEST)
 
 
 def parsed(*fields: bytes, raw_id: bytes = b"5-1") -> Event | UndecodableEvent | OtherEntry:
-    return parse_entry(raw_id, fields, TYPES, 1000)
+    event_type = TYPES[type_field(fields)]
+    return event_type if isinstance(event_type, OtherEntry) else parse_entry(raw_id, event_type, fields, 1000)
 
 
 def reason_of(event: object) -> str:
@@ -209,3 +212,23 @@ def test_stream_ids_are_text(stream_id: str) -> None:
 @pytest.mark.parametrize("raw", [b"\xff", b"\xed\xa0\x80", b"a\0", b"\0", b"x" * 513, "é".encode() * 257])
 def test_what_no_column_could_hold_is_no_stream_id(raw: bytes) -> None:
     assert parse_stream_id(raw) is None
+
+
+names = st.sampled_from([b"op", b"type", b"data", b"other"])
+
+
+@given(st.lists(st.tuples(names, st.sampled_from([b"user_message", b"{}", b'{"a":1}'])), max_size=4))
+def test_however_fields_are_ordered_or_doubled_the_last_of_each_name_counts(
+    pairs: list[tuple[bytes, bytes]],
+) -> None:
+    last = dict(pairs)
+    event = parsed(*(part for pair in pairs for part in pair))
+    if b"type" not in last:
+        assert event is UNTYPED
+    elif last[b"type"] != b"user_message":
+        assert event is UNPROJECTED
+    elif last.get(b"data", b"user_message") == b"user_message":
+        assert isinstance(event, UndecodableEvent)
+    else:
+        data, operation_id = json.loads(last[b"data"]), last.get(b"op", b"").decode()
+        assert event == Event(EventId(5, 1), "user_message", data, operation_id)

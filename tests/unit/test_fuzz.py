@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from projections import strategies
 from tests.reference.model import new_row, single_reader
-from worker.events import Event, EventId, EventTypes, OtherEntry, UndecodableEvent, parse_entry
+from worker.events import Event, EventId, EventTypes, OtherEntry, UndecodableEvent, parse_entry, type_field
 from worker.fold import Folded
 from worker.hint import parse_hint
 from worker.payload import MAX_WRITTEN_OUT_BYTES
 from worker.row import RawJson
 
 LIMIT = 16 * 1024 * 1024
+KNOWN_TYPES = EventTypes(strategies.types)
 TYPES = sorted(strategies.types)
 FOLDED = ("name", "record_type", "model_id", "message_count", "step_count", "plan", "steps", "root_step_id")
 
@@ -105,7 +106,10 @@ def assert_storable(value: Any) -> None:
 
 
 def parsed(raw_id: bytes, fields: Sequence[bytes]) -> Event | UndecodableEvent | OtherEntry:
-    return parse_entry(raw_id, fields, EventTypes(strategies.types), LIMIT)
+    event_type = KNOWN_TYPES[type_field(fields)]
+    return (
+        event_type if isinstance(event_type, OtherEntry) else parse_entry(raw_id, event_type, fields, LIMIT)
+    )
 
 
 @given(raw_ids, raw_fields | tidy_fields)
@@ -144,9 +148,8 @@ def test_any_hint_names_a_stream_or_is_none(raw_id: bytes, fields: list[bytes] |
 
 
 def fold(log: list[tuple[str, bytes]]) -> Folded:
-    types = EventTypes(strategies.types)
     entries = [(b"%d-0" % at, [b"type", kind.encode(), b"data", raw]) for at, (kind, raw) in enumerate(log)]
-    events = [parse_entry(raw_id, fields, types, LIMIT) for raw_id, fields in entries]
+    events = [parsed(raw_id, fields) for raw_id, fields in entries]
     return strategies.fold(
         strategies.new_state, [event for event in events if not isinstance(event, OtherEntry)]
     )

@@ -5,6 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.bench import Scenario
-from tests.benchmarks.scenarios import backlog, transcripts
+from tests.benchmarks.scenarios import backlog, growth, transcripts
 
-SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO, transcripts.SCENARIO)
+SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO, growth.SCENARIO, transcripts.SCENARIO)
