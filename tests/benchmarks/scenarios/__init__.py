@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.bench import Scenario
-from tests.benchmarks.scenarios import backlog, growth, transcripts
+from tests.benchmarks.scenarios import backlog, big_rows, growth, rebuild_verify, transcripts
 
-SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO, growth.SCENARIO, transcripts.SCENARIO)
+SCENARIOS: Sequence[Scenario] = (
+    backlog.SCENARIO,
+    growth.SCENARIO,
+    big_rows.SCENARIO,
+    rebuild_verify.SCENARIO,
+    transcripts.SCENARIO,
+)
