@@ -120,7 +120,7 @@ def append(redis_url: str, keys: Keys, workload: Events, *, hints: bool = True) 
     feeds = [keys.feed(keys.partition(stream_id)).encode() for stream_id in stream_ids]
     last: dict[str, str] = {}
     size = 0
-    with _Connection(redis_url) as redis:
+    with Connection(redis_url) as redis:
         events = iter(workload)
         while chunk := list(islice(events, _EVENTS_A_PIPELINE)):
             replies = redis.pipelined(
@@ -150,7 +150,7 @@ def append(redis_url: str, keys: Keys, workload: Events, *, hints: bool = True) 
     return Appended(last, size)
 
 
-class _Connection:
+class Connection:
     """A connection that does nothing but send commands and read replies: redis-py takes ten times as long."""
 
     def __init__(self, url: str) -> None:
@@ -162,7 +162,7 @@ class _Connection:
         if database := parts.path.strip("/"):
             self.pipelined([(b"SELECT", database.encode())])
 
-    def __enter__(self) -> _Connection:
+    def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
