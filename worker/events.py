@@ -18,6 +18,7 @@ _MAX_TYPE_BYTES = 100
 _UINT64_END = 1 << 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS = 253_402_300_800_000
+_YEAR_10000_DIGITS = 15
 
 
 class EventId(NamedTuple):
@@ -60,18 +61,36 @@ class EventId(NamedTuple):
         return _EPOCH + timedelta(milliseconds=self.ms)
 
 
-class Event(NamedTuple):
+class _Entry(NamedTuple):
+    raw_id: bytes
+    type: str
+    data: dict[str, Any]
+    raw_operation_id: bytes
+    mended: int
+
+
+class Event(_Entry):
     """One entry of a log whose type is projected and whose data could be decoded.
 
     ``data`` holds no NUL characters, lone surrogates, NaN or infinities (see `worker.payload`), so that all
     of it can be stored; ``mended`` is how many values were replaced for that. Handlers must not change it.
+    Most handlers ask for neither ``id`` nor ``operation_id``: both are made of what Redis sent when one does.
     """
 
-    id: EventId
-    type: str
-    data: dict[str, Any]
-    operation_id: str = ""
-    mended: int = 0
+    __slots__ = ()
+
+    def __new__(
+        cls, id: EventId, type: str, data: dict[str, Any], operation_id: str = "", mended: int = 0
+    ) -> Event:
+        return _make_tuple(cls, (str(id).encode(), type, data, operation_id.encode(), mended))
+
+    @property
+    def id(self) -> EventId:
+        return EventId.of_entry(self.raw_id)
+
+    @property
+    def operation_id(self) -> str:
+        return as_storable_text(self.raw_operation_id.decode("utf-8", "replace"))
 
 
 # For what is made of every entry: half the time of a call of the class.
@@ -185,19 +204,19 @@ def parse_entry(
     raw_id: bytes, event_type: str, fields: Sequence[bytes], max_payload_bytes: int
 ) -> Event | UndecodableEvent:
     """Make an event of a raw entry of a projected type."""
-    event_id = EventId.of_entry(raw_id)
-    if event_id.ms >= _YEAR_10000_MS:
-        return UndecodableEvent(event_id, event_type, "its time lies after the year 9999")
+    if raw_id.find(b"-") >= _YEAR_10000_DIGITS and EventId.of_entry(raw_id).time is None:
+        return UndecodableEvent(EventId.of_entry(raw_id), event_type, "its time lies after the year 9999")
     usual = len(fields) == 6 and fields[0] == b"op" and fields[2] != b"op" and fields[4] == b"data"
     raw_data = fields[5] if usual else field(fields, b"data")
     if raw_data is None:
-        return UndecodableEvent(event_id, event_type, "the entry has no data field")
+        return UndecodableEvent(EventId.of_entry(raw_id), event_type, "the entry has no data field")
     try:
         data, mended = decode_object(raw_data, max_payload_bytes)
     except UndecodablePayloadError as error:
-        return UndecodableEvent(event_id, event_type, str(error))
+        return UndecodableEvent(EventId.of_entry(raw_id), event_type, str(error))
     raw_operation_id = fields[1] if usual else field(fields, b"op") or b""
+    event = _make_tuple(Event, (raw_id, event_type, data, raw_operation_id, mended))
+    if raw_operation_id.isascii() and raw_operation_id.find(b"\0") < 0:
+        return event
     spelled = raw_operation_id.decode("utf-8", "replace")
-    operation_id = as_storable_text(spelled)
-    mended += operation_id is not spelled
-    return _make_tuple(Event, (event_id, event_type, data, operation_id, mended))
+    return event._replace(mended=mended + (as_storable_text(spelled) is not spelled))
