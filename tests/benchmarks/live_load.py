@@ -29,9 +29,16 @@ CHECKPOINTS = {event_type.encode() for event_type in strategies.checkpoints}
 
 
 def chat_events(seed: int) -> Iterator[tuple[int, RawEvent]]:
-    """Events of conversations that are under way, each at another place, without end."""
-    rng = random.Random(seed)
+    """Events of conversations that are under way, each at another place, without end.
+
+    The conversations are made up here and not with the first event, when a clock may run.
+    """
     workload = Workload(STREAMS, 2_000, seed=seed)
+    workload.event(0, 0)
+    return _by_chance(workload, random.Random(seed))
+
+
+def _by_chance(workload: Workload, rng: random.Random) -> Iterator[tuple[int, RawEvent]]:
     places = [rng.randrange(workload.events_a_stream) for _ in range(STREAMS)]
     while True:
         stream = rng.randrange(STREAMS)

@@ -10,11 +10,13 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from redis.asyncio import Redis
 
-from tests.benchmarks.baselines.naive import Sessions, serve
+from tests.benchmarks.baselines import naive
+from tests.benchmarks.baselines.naive import Sessions
 from tests.benchmarks.baselines.statements import create_rows, session_maker
 from tests.benchmarks.bench import WORKER, WORKER_COMMAND, Bench, Scenario, under_measurement
 from tests.benchmarks.live_load import CHECKPOINTS, STREAMS, LiveLoad, chat_events
@@ -57,25 +59,33 @@ class Live:
             async with sessions() as session:
                 await create_rows(session, [f"live-{number}" for number in range(STREAMS)])
                 await session.commit()
-            await self._serve(world, redis, sessions, WARM_UP_SECONDS)
+            serve = partial(self._serve, world, redis, sessions, chat_events(seed=7))
+            await serve(WARM_UP_SECONDS)
             cpu, began = await meter.read(own), time.perf_counter()
-            latencies = await self._serve(world, redis, sessions, self.seconds)
+            latencies = await serve(self.seconds)
             run = self._note(NAIVE, latencies, spent(cpu, await meter.read(own)), began)
             await redis.aclose()
             await sessions.kw["bind"].dispose()
             return run
 
-    async def _serve(self, world: World, redis: Redis, sessions: Sessions, seconds: float) -> list[float]:
+    async def _serve(
+        self,
+        world: World,
+        redis: Redis,
+        sessions: Sessions,
+        events: Iterator[tuple[int, RawEvent]],
+        seconds: float,
+    ) -> list[float]:
         """A request for each event when it is due; seconds that those with checkpoint events took."""
         latencies: list[float] = []
 
         async def request(stream: int, event: RawEvent) -> None:
             began, stream_id = time.perf_counter(), f"live-{stream}"
-            await serve(redis, sessions, world.keys.log(stream_id), stream_id, event)
+            await naive.serve(redis, sessions, world.keys.log(stream_id), stream_id, event)
             if event[1] in CHECKPOINTS:
                 latencies.append(time.perf_counter() - began)
 
-        events, began = chat_events(seed=7), time.perf_counter()
+        began = time.perf_counter()
         async with asyncio.TaskGroup() as requests:
             for at in range(int(self.rate * seconds)):
                 await asyncio.sleep(began + at / self.rate - time.perf_counter())
