@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.measurement import Figure, Verdict
+from tests.benchmarks.plot import save_plot
 from tests.benchmarks.report import as_json, figures_table, targets_table
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.servers import Databases, running_servers
@@ -23,7 +24,7 @@ RUNS = 3
 
 async def run(options: argparse.Namespace) -> bool:
     """Measure what was asked for and show it; whether all targets hold that were measured."""
-    console, progress = Console(width=150), Console(stderr=True, highlight=False)
+    console, progress = Console(width=140), Console(stderr=True, highlight=False)
     began = time.monotonic()
 
     def say(words: str) -> None:
@@ -43,10 +44,14 @@ async def run(options: argparse.Namespace) -> bool:
             databases.close()
     for scenario in SCENARIOS:
         verdicts += filter(None, (target.verdict(figures) for target in scenario.targets))
-    console.print(figures_table(figures), targets_table(verdicts), sep="\n")
+    console.print(figures_table(figures))
+    if verdicts:
+        console.print(targets_table(verdicts, quick=options.quick))
     if options.json:
         found = as_json(servers, figures, verdicts, quick=options.quick)
         options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if options.plot:
+        save_plot(figures, options.plot)
     return all(verdict.holds for verdict in verdicts)
 
 
@@ -58,6 +63,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--runs", type=int, help=f"how often each figure is measured (default {RUNS})")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw backlogs and latencies into this PNG file")
     options = parser.parse_args()
     holds = asyncio.run(run(options))
     return 0 if holds or options.quick else 1

@@ -12,15 +12,20 @@ from rich.table import Table
 
 from tests.benchmarks.bench import WORKER
 from tests.benchmarks.measurement import Figure, Verdict, number
+from tests.benchmarks.meter import POSTGRESQL, REDIS
 from tests.servers import RunningServers
 
 
 def figures_table(figures: Sequence[Figure]) -> Table:
-    """All figures; beside those in the unit of the worker's figure, how many times that the latter is."""
-    table = Table(title="Medians, with the range of all runs", title_justify="left")
-    for heading in ("", "by", "median", "range", "unit", "worker is", "cores taken"):
-        numeric = heading in ("median", "range", "worker is")
-        table.add_column(heading, justify="right" if numeric else "left")
+    """All figures; beside those in the unit of the worker's figure, how many times that the latter is.
+
+    The last three columns say how much of a core each process took.
+    """
+    table = Table(
+        title="Medians, with the range of all runs; how many cores were taken", title_justify="left"
+    )
+    for heading in ("", "by", "median", "range", "unit", "worker is", "cores: itself", REDIS, POSTGRESQL):
+        table.add_column(heading, justify="left" if heading in ("", "by", "unit") else "right")
     for scenario, group in groupby(figures, key=lambda figure: figure.scenario):
         of_scenario = list(group)
         worker = next((figure for figure in of_scenario if figure.subject == WORKER), None)
@@ -32,15 +37,25 @@ def figures_table(figures: Sequence[Figure]) -> Table:
                 f"{number(figure.least)} to {number(figure.most)}" if len(figure.runs) > 1 else "",
                 figure.unit,
                 times(worker, figure),
-                ", ".join(f"{process} {cores:.2f}" for process, cores in figure.cores.items()),
+                *cores(figure),
                 end_section=at == len(of_scenario) - 1,
             )
     return table
 
 
-def targets_table(verdicts: Sequence[Verdict]) -> Table:
+def cores(figure: Figure) -> list[str]:
+    """How much of a core the subject itself, Redis and PostgreSQL took."""
+    if not figure.cores:
+        return []
+    servers = {server: figure.cores.get(server, 0.0) for server in (REDIS, POSTGRESQL)}
+    itself = sum(figure.cores.values()) - sum(servers.values())
+    return [f"{taken:.2f}" for taken in (itself, *servers.values())]
+
+
+def targets_table(verdicts: Sequence[Verdict], *, quick: bool = False) -> Table:
     """What was to be reached, and whether it was."""
-    table = Table(title="Targets", title_justify="left")
+    title = "Targets, for which a quick run is too short" if quick else "Targets"
+    table = Table(title=title, title_justify="left")
     table.add_column("target")
     table.add_column("found", justify="right")
     table.add_column("")

@@ -25,6 +25,8 @@ from worker import Keys
 _TEMPLATES = 100
 _TURNS = 10_000
 """More than any conversation here is long."""
+_LONGEST = 10_000
+"""From so many events on, a conversation repeats itself."""
 _EVENTS_A_PIPELINE = 2_000
 
 RawEvent = tuple[bytes, bytes, bytes]
@@ -51,7 +53,10 @@ class Workload:
     @cached_property
     def projected(self) -> int:
         """How many events are of projected types."""
-        counts = [sum(e.type in strategies.types for e in template) for template in self._templates]
+        counts = [
+            sum(template[at % len(template)].type in strategies.types for at in range(self.events_a_stream))
+            for template in self._templates
+        ]
         return sum(counts[number % len(counts)] for number in range(self.streams))
 
     @cached_property
@@ -62,7 +67,7 @@ class Workload:
     def _conversation(self, rng: random.Random) -> list[SimulatedEvent]:
         said = simulate_conversation(rng, range(1), turns=_TURNS)
         wanted = (e for e in said if not self.only_projected or e.type in strategies.types)
-        return list(islice(wanted, self.events_a_stream))
+        return list(islice(wanted, min(self.events_a_stream, _LONGEST)))
 
     @cached_property
     def _encoded(self) -> Sequence[Sequence[RawEvent]]:
@@ -74,6 +79,7 @@ class Workload:
     def event(self, stream: int, at: int) -> RawEvent:
         """The event at this place of a stream's log."""
         template = stream % len(self._encoded)
+        at %= len(self._encoded[template])
         operation_id, event_type, data = self._encoded[template][at]
         if event_type == b"strategy_link":  # of the stream's own strategy
             link = self._templates[template][at].data | {"wdkStrategyId": stream + 1}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.benchmarks.measurement import Figure, Name, Run, Target, number
+from tests.benchmarks.plot import BACKLOGS, LATENCY, save_plot
 from tests.benchmarks.report import figures_table, targets_table
 
 WORKER = Figure("chat", "projection-worker", "events/s", [Run(300), Run(100), Run(200)])
@@ -64,6 +66,12 @@ def test_the_table_shows_how_many_times_each_baseline_the_worker_is() -> None:
     assert "50.0 x" in text
 
 
+def test_the_table_shows_what_the_subject_itself_and_the_servers_took() -> None:
+    run = Run(1, {"worker": 0.5, "Redis": 0.25, "PostgreSQL": 1.5}, seconds=1)
+    text = printed(figures_table([Figure("chat", "worker", "events/s", [run])]))
+    assert [cell.strip() for cell in text.splitlines()[4].split("│")][-4:-1] == ["0.50", "0.25", "1.50"]
+
+
 def test_the_table_of_targets_shows_which_do_not_hold() -> None:
     targets = [Target(WORKER.name, NAIVE.name, at_least=bound) for bound in (40, 60)]
     verdicts = [verdict for target in targets if (verdict := target.verdict([WORKER, NAIVE]))]
@@ -83,3 +91,12 @@ def test_figures_can_be_written_as_json() -> None:
 )
 def test_numbers_have_three_digits_or_all_before_the_point(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize("with_latencies", [False, True])
+def test_the_plot_is_a_png_of_what_was_measured(tmp_path: Path, *, with_latencies: bool) -> None:
+    figures = [Figure(scenario, WORKER.subject, "events/s", WORKER.runs) for scenario in BACKLOGS]
+    if with_latencies:
+        figures.append(Figure("live", "p50", LATENCY, [Run(1.5)]))
+    save_plot(figures, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from faststream.redis.parser import BinaryMessageFormatV1
 from redis.asyncio import Redis
 
 from tests.benchmarks.baselines.changes import PROJECTED
-from tests.benchmarks.baselines.statements import create_rows, session_maker, untracked, update_for
+from tests.benchmarks.baselines.statements import create_rows, session_maker, update_for
 from tests.benchmarks.baselines.telling import database_url, keys, redis_url, say
 from tests.benchmarks.workload import Workload
 from worker import Keys
@@ -59,7 +58,7 @@ def _messages(workload: Workload) -> Iterator[dict[str, Any]]:
         }
 
 
-async def run(*, tuned: bool) -> None:
+async def run() -> None:
     """Consume until told to end."""
     sessions = session_maker(database_url())
     broker = RedisBroker(redis_url(), logger=_QUIET)
@@ -76,8 +75,7 @@ async def run(*, tuned: bool) -> None:
             if new:
                 await create_rows(session, sorted(new))
             for event in projected:
-                statement = update_for(**event)
-                await session.execute(untracked(statement) if tuned else statement)
+                await session.execute(update_for(**event))
             await session.commit()
         known.update(new)
 
@@ -87,6 +85,4 @@ async def run(*, tuned: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tuned", action="store_true", help="with statements that sessions do not track")
-    asyncio.run(run(tuned=parser.parse_args().tuned))
+    asyncio.run(run())

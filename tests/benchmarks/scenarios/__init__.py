@@ -5,6 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.bench import Scenario
-from tests.benchmarks.scenarios import backlog
+from tests.benchmarks.scenarios import backlog, growth
 
-SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO,)
+SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO, growth.SCENARIO)
