@@ -110,12 +110,11 @@ class Transcript:
 
     def _add_message(self, role: str, event_id: str | bytes, data: JsonObject) -> None:
         place = len(self.messages)
-        time = EventId.parse(event_id).time  # None after the year 9999
         message: dict[str, Any] = {
             "role": role,
             "content": data.get("content", ""),
             "messageId": data.get("messageId"),
-            "timestamp": time and time.isoformat(),
+            "timestamp": _timestamp(event_id),
         }
         if role == "assistant":
             message |= turns.show(self.turn, place)
@@ -132,6 +131,13 @@ class Transcript:
         for uncounted in self._uncounted.values():
             if uncounted:
                 self.messages[uncounted.pop()]["tokenUsage"] = usage.copy()
+
+
+def _timestamp(event_id: str | bytes) -> str | None:
+    """The time in an id, ISO 8601 in UTC; None after the year 9999."""
+    text = event_id.decode() if isinstance(event_id, bytes) else event_id
+    time = EventId(int(text.partition("-")[0]), 0).time
+    return None if time is None else time.isoformat()
 
 
 class Thinking:

@@ -30,6 +30,7 @@ _KEYS = Keys()
 # Entries of token deltas are small, those of plans are not: the next page's size follows from the last one's.
 _FIRST_PAGE_ENTRIES = 16
 _MAX_PAGE_ENTRIES = 1000
+_GROWTH = 16
 _PAGE_BYTES = 1024 * 1024
 
 _EVENTS_IN_A_ROW = 32
@@ -115,7 +116,7 @@ class _Log:
         else:
             self._start = f"({page[-1][0].decode()}"
             room = _PAGE_BYTES * len(page) // max(1, page_bytes)
-            self._count = max(1, min(4 * asked, _MAX_PAGE_ENTRIES, room))
+            self._count = max(1, min(_GROWTH * asked, _MAX_PAGE_ENTRIES, room))
         return wanted
 
     def _choose(self, page: Sequence[_SentEntry]) -> tuple[_Page, int]:
@@ -124,11 +125,12 @@ class _Log:
         wanted: _Page = []
         size = 0
         for event_id, fields in page:
-            if len(fields) == 6 and fields[2] == b"type" and fields[4] == b"data":  # as nearly every entry
-                spelled, data = fields[3], fields[5]
-            else:
-                named = dict(zip(fields[::2], fields[1::2], strict=True))
-                spelled, data = named.get(b"type", b""), named.get(b"data", b"")
+            match fields:
+                case [_, _, b"type", spelled, b"data", data]:  # as nearly every entry was written
+                    pass
+                case _:
+                    named = dict(zip(fields[::2], fields[1::2], strict=True))
+                    spelled, data = named.get(b"type", b""), named.get(b"data", b"")
             size += len(data)
             if spelled in types:
                 wanted.append((event_id, types[spelled], data))

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 JsonObject = dict[str, Any]
-
-_spell = json.JSONEncoder(sort_keys=True).encode
 
 _TASK_TOKENS = ("promptTokens", "completionTokens", "llmCallCount", "estimatedCostUsd")
 
@@ -173,7 +172,10 @@ def text(data: JsonObject, field: str) -> str:
 
 def call_key(data: JsonObject) -> str:
     """What tells calls apart: their id in JSON, so that an id may be of any type. Empty by default."""
+    call_id = data.get("id", "")
+    if isinstance(call_id, str):
+        return encode_basestring_ascii(call_id)
     try:
-        return _spell(data.get("id", ""))
+        return json.dumps(call_id, sort_keys=True)
     except RecursionError:
         return ""

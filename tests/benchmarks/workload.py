@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -31,6 +32,16 @@ _EVENTS_A_PIPELINE = 2_000
 
 RawEvent = tuple[bytes, bytes, bytes]
 """Operation id, type and data, as they stand in a log."""
+
+
+class Events(Protocol):
+    """Events of some streams."""
+
+    @property
+    def stream_ids(self) -> list[str]: ...
+
+    def __iter__(self) -> Iterator[tuple[int, RawEvent]]:
+        """All events with the number of their stream, in the order in which they are appended."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class Appended:
     bytes: int
 
 
-def append(redis_url: str, keys: Keys, workload: Workload, *, hints: bool = True) -> Appended:
+def append(redis_url: str, keys: Keys, workload: Events, *, hints: bool = True) -> Appended:
     """Append a workload, with hints for its projected types, as fast as Redis takes it. Blocks."""
     projected = {event_type.encode() for event_type in strategies.types}
     stream_ids = workload.stream_ids
@@ -109,7 +120,7 @@ def append(redis_url: str, keys: Keys, workload: Workload, *, hints: bool = True
     feeds = [keys.feed(keys.partition(stream_id)).encode() for stream_id in stream_ids]
     last: dict[str, str] = {}
     size = 0
-    with _Connection(redis_url) as redis:
+    with Connection(redis_url) as redis:
         events = iter(workload)
         while chunk := list(islice(events, _EVENTS_A_PIPELINE)):
             replies = redis.pipelined(
@@ -139,7 +150,7 @@ def append(redis_url: str, keys: Keys, workload: Workload, *, hints: bool = True
     return Appended(last, size)
 
 
-class _Connection:
+class Connection:
     """A connection that does nothing but send commands and read replies: redis-py takes ten times as long."""
 
     def __init__(self, url: str) -> None:
@@ -151,7 +162,7 @@ class _Connection:
         if database := parts.path.strip("/"):
             self.pipelined([(b"SELECT", database.encode())])
 
-    def __enter__(self) -> _Connection:
+    def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *_: object) -> None:

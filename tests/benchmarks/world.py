@@ -13,7 +13,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from tests.acceptance.commands import environment
-from tests.benchmarks.workload import Appended, Workload, append
+from tests.benchmarks.workload import Appended, Events, append
 from tests.servers import Databases, RunningServers
 from worker import Keys
 
@@ -39,7 +39,7 @@ class World:
     redis: Redis
     connection: asyncpg.Connection
 
-    async def append(self, workload: Workload, *, hints: bool = True) -> Appended:
+    async def append(self, workload: Events, *, hints: bool = True) -> Appended:
         """Append a workload as fast as Redis takes it, and expect rows where it ends."""
         appended = await asyncio.to_thread(append, self.redis_url, self.keys, workload, hints=hints)
         await self.expect(appended.last)

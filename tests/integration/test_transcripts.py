@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from projections import transcripts
 from projections.transcripts import read_stream_messages, read_stream_thinking
 from tests.reference import transcript as reference
 from tests.servers import RunningServers
+from tests.waiting import wait_until
 from worker import Keys
 
 CLIENTS = [
@@ -141,6 +143,41 @@ class Watched:
     async def execute_command(self, *command: Any, **options: Any) -> Any:
         self.asked.append(command)
         return await self.redis.execute_command(*command, **options)
+
+
+class Stopping(Watched):
+    """A client whose second page never comes, or comes as an error."""
+
+    def __init__(self, redis: Redis, error: Exception | None = None) -> None:
+        super().__init__(redis)
+        self.error = error
+
+    async def execute_command(self, *command: Any, **options: Any) -> Any:
+        if not self.asked:
+            return await super().execute_command(*command, **options)
+        self.asked.append(command)
+        if self.error is not None:
+            raise self.error
+        return await asyncio.Event().wait()
+
+
+async def test_a_reader_that_is_cancelled_leaves_nothing_under_way(redis: Redis, keys: Keys) -> None:
+    await append(redis, keys.log("s"), *[("user_message", "{}")] * 20)
+    client: Any = Stopping(redis)
+    before = asyncio.all_tasks()
+    reading = asyncio.create_task(read_stream_messages(client, "s", keys=keys))
+    await wait_until(lambda: len(client.asked) == 2, "the second page to be asked for")
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert reading.cancelled()
+    await wait_until(lambda: asyncio.all_tasks() == before, "everything to end")
+
+
+async def test_an_error_after_the_first_page_reaches_the_caller(redis: Redis, keys: Keys) -> None:
+    await append(redis, keys.log("s"), *[("user_message", "{}")] * 20)
+    client: Any = Stopping(redis, ConnectionError("gone"))
+    with pytest.raises(ConnectionError, match="gone"):
+        await read_stream_messages(client, "s", keys=keys)
 
 
 async def test_thinking_reads_back_to_the_turn_and_no_further(redis: Redis, keys: Keys) -> None:

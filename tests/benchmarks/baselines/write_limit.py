@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ from tests.benchmarks.baselines.telling import database_url, finish, say
 from tests.benchmarks.workload import Workload
 
 BATCH = 500
-_COLUMNS = {
+COLUMNS = {
     "stream_id": "text",
     "name": "text",
     "record_type": "text",
@@ -31,18 +32,18 @@ _COLUMNS = {
 }
 _JSON = ("plan", "steps")
 _DEFAULTS: dict[str, Any] = {"name": "New Conversation", "is_saved": False, "plan": {}, "steps": []}
-_UPSERT = f"""
-    INSERT INTO stream_projections ({", ".join(_COLUMNS)})
-    SELECT {", ".join(f"{column}::jsonb" if column in _JSON else column for column in _COLUMNS)}
-    FROM unnest({", ".join(f"${at}::{sql}[]" for at, sql in enumerate(_COLUMNS.values(), 1))})
-        AS i ({", ".join(_COLUMNS)})
+UPSERT = f"""
+    INSERT INTO stream_projections ({", ".join(COLUMNS)})
+    SELECT {", ".join(f"{column}::jsonb" if column in _JSON else column for column in COLUMNS)}
+    FROM unnest({", ".join(f"${at}::{sql}[]" for at, sql in enumerate(COLUMNS.values(), 1))})
+        AS i ({", ".join(COLUMNS)})
     ON CONFLICT (stream_id) DO UPDATE
-    SET {", ".join(f"{column} = excluded.{column}" for column in _COLUMNS if column != "stream_id")}"""
+    SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS if column != "stream_id")}"""
 
 
 def final_row(workload: Workload, stream: int) -> dict[str, Any]:
     """What all events of a stream come to."""
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS) | _DEFAULTS | {"message_count": 0, "step_count": 0}
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | _DEFAULTS | {"message_count": 0, "step_count": 0}
     for at in range(workload.events_a_stream):
         _, raw_type, data = workload.event(stream, at)
         event_type = raw_type.decode()
@@ -60,10 +61,12 @@ def batches(workload: Workload) -> list[list[list[Any]]]:
         final_row(workload, stream) | {"stream_id": stream_id}
         for stream, stream_id in enumerate(workload.stream_ids)
     ]
-    return [
-        [[row[column] for row in rows[first : first + BATCH]] for column in _COLUMNS]
-        for first in range(0, len(rows), BATCH)
-    ]
+    return [arrays(rows[first : first + BATCH]) for first in range(0, len(rows), BATCH)]
+
+
+def arrays(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Rows as `UPSERT` takes them."""
+    return [[row[column] for row in rows] for column in COLUMNS]
 
 
 async def run(workload: Workload, passes: int, connections: int) -> None:
@@ -74,7 +77,7 @@ async def run(workload: Workload, passes: int, connections: int) -> None:
     async def write(number: int) -> None:
         for _ in range(passes):
             for batch in waiting[number::connections]:
-                await open_connections[number].execute(_UPSERT, *batch)
+                await open_connections[number].execute(UPSERT, *batch)
 
     say("started")
     await asyncio.gather(*map(write, range(connections)))

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.bench import Scenario
-from tests.benchmarks.scenarios import backlog, growth
+from tests.benchmarks.scenarios import backlog, big_rows, growth, live, rebuild_verify, transcripts
 
-SCENARIOS: Sequence[Scenario] = (backlog.SCENARIO, growth.SCENARIO)
+SCENARIOS: Sequence[Scenario] = (
+    backlog.SCENARIO,
+    live.SCENARIO,
+    growth.SCENARIO,
+    big_rows.SCENARIO,
+    rebuild_verify.SCENARIO,
+    transcripts.SCENARIO,
+)
