@@ -40,6 +40,7 @@ The parts
 `pending`               the queue between readers and projector
 `projector`, `outcome`  load, read, fold, write: one batch of streams; what may become of a stream
 `transaction`           transactions that write, and what each begins with
+`settled`               what the sweep remembers of each log
 `overlap`               reading, folding and writing at the same time
 `known_streams`         what is remembered of streams between passes
 `upgrade`               stale rows, of an older version: their logs folded anew, a page a pass

@@ -79,7 +79,7 @@ async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Ser
     """Clients of both servers, with connections enough for so many projections; unused, they send nothing."""
     url = parse_database_url(settings.database_url.get_secret_value())
     async with connect_redis(settings) as redis:
-        engine = make_engine(url, pool_size=2 * projections + 1, application_name="projection-worker")
+        engine = make_engine(url, pool_size=3 * projections + 1, application_name="projection-worker")
         try:
             yield Servers(redis, engine)
         finally:

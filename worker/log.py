@@ -36,7 +36,7 @@ PAGE_MEGABYTES: Final = 32
 
 _FIRST_ENTRIES = 8
 _MIN_ENTRIES = 2  # The entry to start from, and one more.
-_MAX_ENTRIES = 1_000
+_MAX_ENTRIES = 4_000
 _ENTRY_BYTES_AT_FIRST = 16_000.0
 _ENTRY_OVERHEAD_BYTES = 50
 _SCAN_KEYS = 500
@@ -50,6 +50,23 @@ for at, key in ipairs(KEYS) do
   ids[at] = last.err and 0 or last[1] and last[1][1] or false
 end
 return ids
+""")
+
+
+# One step of SCAN with the last id of each log, one after the other: empty where there is none, and a word
+# that is no id where the key holds something else.
+#
+# ARGV: cursor, pattern, how many keys, how long their prefix is.
+_SCAN_ENDS = Script("""
+local step = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local found = {step[1]}
+for _, key in ipairs(step[2]) do
+  local last = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
+  if last.err and string.sub(last.err, 1, 9) ~= 'WRONGTYPE' then return last end
+  found[#found + 1] = string.sub(key, ARGV[4] + 1)
+  found[#found + 1] = last.err and 'no stream' or last[1] and last[1][1] or ''
+end
+return found
 """)
 
 
@@ -128,6 +145,7 @@ class Log:
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
+        self._pattern = re.sub(r"([*?\[\]\\])", r"\\\1", keys.log_prefix) + "*"
 
     async def read(self, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
         """One page of each log, in order; all of them no more than a ``share`` of what may be read."""
@@ -268,14 +286,21 @@ class Log:
             done = cursor == 0
             yield stream_ids
 
+    async def scan_ends(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
+        """One step through all keys of logs as the server sends it: the next cursor, and what follows the
+        prefix in the name of each key, with the id of its last entry: empty where there is none, NO_STREAM
+        where the key holds something else."""
+        prefix_bytes = len(self.keys.log_prefix.encode())
+        cursor, *found = await _SCAN_ENDS(self.redis, [], [cursor, self._pattern, count, prefix_bytes])
+        return int(cursor), dict(zip(found[::2], found[1::2], strict=True))
+
     async def scan(self, cursor: int, count: int) -> tuple[int, list[str], list[bytes]]:
         """One step through all keys of logs: the next cursor (0: done), stream ids, and keys that spell none.
 
         Keys that hold something else than a stream are among them; `last_ids` tells. As with SCAN, a key may
         come twice, and one that exists all the time comes at least once.
         """
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.keys.log_prefix) + "*"
-        cursor, names = await self.redis.scan(cursor, match=pattern, count=count)
+        cursor, names = await self.redis.scan(cursor, match=self._pattern, count=count)
         prefix_bytes = len(self.keys.log_prefix.encode())
         streams: list[str] = []
         unusable: list[bytes] = []

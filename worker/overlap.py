@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _LONGEST_WITHOUT_TURN_SECONDS = 0.002
+_READ_AT_A_TIME = 2
 
 Part = TypeVar("Part")
 Batch = TypeVar("Batch")
@@ -32,31 +35,35 @@ async def overlap(
     fold: Callable[[Batch], Awaitable[None]],
     write: Callable[[Batch], Awaitable[None]],
 ) -> None:
-    """Read, fold and write each part; while one is folded the next is read and the one before written.
+    """Read, fold and write each part; while one is folded the next are read and the one before is written.
 
-    Each of the three has one part at a time, in order, and is done with it before it gets the next. ``fold``
-    must let the loop turn now and then. When one raises, nothing further is begun, what is under way is
-    cancelled, and the error is raised: of what comes before, parts may have been written.
+    Two parts are read at a time, so that the server makes one reply while the other is looked at; they are
+    folded and written one at a time, in order. ``fold`` must let the loop turn now and then. When one of them
+    raises, nothing further is begun, what is under way is cancelled, and the error is raised: parts that come
+    before may have been written.
     """
-    if not parts:
+    if len(parts) == 1:
+        [part] = parts
+        batch = await read(part)
+        await fold(batch)
+        await write(batch)
         return
-    reading: asyncio.Future[Batch] | None = None
+    waiting = iter(parts)
+    reading = deque(asyncio.ensure_future(read(part)) for part in islice(waiting, _READ_AT_A_TIME))
     writing: asyncio.Future[None] | None = None
     try:
-        batch = await read(parts[0])
-        for following in parts[1:]:
-            reading = asyncio.ensure_future(read(following))
+        while reading:
+            batch = await reading[0]
+            reading.popleft()
+            reading.extend(asyncio.ensure_future(read(part)) for part in islice(waiting, 1))
             await fold(batch)
             if writing:
                 await writing
             writing = asyncio.ensure_future(write(batch))
-            batch = await reading
-        await fold(batch)
         if writing:
             await writing
-        await write(batch)
     finally:
-        under_way = [task for task in (reading, writing) if task]
+        under_way: list[asyncio.Future[Any]] = [*reading, *([writing] if writing else [])]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 
@@ -18,12 +18,13 @@ from redis.asyncio import Redis
 
 from worker.cache import RowCache
 from worker.diverged import DivergedStreams
-from worker.events import EventId, is_event_id
+from worker.events import EventId, is_event_id, parse_stream_id
 from worker.handover import Handover
 from worker.keys import Keys
 from worker.log import NO_STREAM, Finding, Log, PageRequest
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
+from worker.settled import Settled
 from worker.store import Store
 from worker.unusable import UnusableKeys
 from worker.waiting import wait_for_any
@@ -31,10 +32,10 @@ from worker.waiting import wait_for_any
 log = structlog.get_logger(__name__)
 
 _LEASE_MARGIN = timedelta(seconds=2)
+_ASKED_IN_A_LEASE = 10
 _STEP_KEYS = 500
 _ROWS_A_SWEEP = 5_000
 _LOOK_AGAIN_AFTER = timedelta(minutes=10)
-_MAX_REMEMBERED = 500_000
 _REPORT_LIVES = timedelta(minutes=10)
 
 
@@ -96,7 +97,8 @@ class Sweep:
         self._handover = handover
         self._requested = asyncio.Event()
         self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
-        self._settled: dict[str, str | None] = {}
+        self._ask_for_lease_at = 0.0
+        self._settled = Settled()
         self._queued: dict[str, str | None] = {}
         self._passed_on: dict[str, str | None] = {}
         self._know_rows = False
@@ -109,16 +111,11 @@ class Sweep:
         queued_at = self._queued.pop(stream_id, None)
         match result.outcome:
             case Outcome.CAUGHT_UP:
-                self._settle(stream_id, result.read_to)
+                self._settled.put(stream_id, result.read_to)
             case Outcome.BLOCKED | Outcome.DIVERGED | Outcome.NEWER_VERSION | Outcome.UNREADABLE:
-                self._settle(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
+                self._settled.put(stream_id, queued_at)  # Nothing to do until the log ends elsewhere.
             case Outcome.MORE | Outcome.LOST | Outcome.REFUSED:
                 pass
-
-    def _settle(self, stream_id: str, last_id: str | None) -> None:
-        if len(self._settled) >= _MAX_REMEMBERED:
-            self._settled.clear()
-        self._settled[stream_id] = last_id
 
     def request(self) -> None:
         """Have the next sweep come at once, whoever has the lease: hints may have been lost."""
@@ -156,12 +153,12 @@ class Sweep:
         self._unusable.start_of_sweep()
         cursor = 0
         while True:
-            cursor, streams, misnamed = await self._logs.scan(cursor, _STEP_KEYS)
-            self._unusable.add(misnamed)
-            await self._look_at_logs(list(dict.fromkeys(streams)), report)
+            cursor, ends = await self._logs.scan_ends(cursor, _STEP_KEYS)
+            report.streams += len(ends)
+            await self._look_at_logs(self._moved(self._settled.others(ends), report), report)
             if cursor == 0:
                 break
-            if self._stop.is_set() or not (await self._hold_lease() or requested):
+            if self._stop.is_set() or not (await self._keep_lease() or requested):
                 return None
         if not self._know_rows:
             await self._look_at_diverged()
@@ -178,11 +175,18 @@ class Sweep:
     async def _hold_lease(self) -> bool:
         """Take or keep the lease. Losing it halfway only means that two replicas look at the same logs."""
         name = self._keys.sweep_lease(self._projection)
+        self._ask_for_lease_at = time.monotonic() + self._lease_ms / 1000 / _ASKED_IN_A_LEASE
         if await self._redis.set(name, self._consumer, nx=True, px=self._lease_ms):
             return True
         if await self._redis.get(name) != self._consumer.encode():
             return False
         return bool(await self._redis.pexpire(name, self._lease_ms))
+
+    async def _keep_lease(self) -> bool:
+        """Keep the lease through a long sweep; asks only now and then, since most sweeps take no time."""
+        if time.monotonic() < self._ask_for_lease_at:
+            return True
+        return await self._hold_lease()
 
     async def release_lease(self) -> None:
         """Let another replica sweep at once."""
@@ -190,21 +194,20 @@ class Sweep:
         if await self._redis.get(name) == self._consumer.encode():
             await self._redis.delete(name)
 
-    async def _look_at_logs(self, stream_ids: Sequence[str], report: SweepReport) -> None:
+    def _moved(self, ends: Mapping[bytes, bytes], report: SweepReport) -> dict[str, str]:
+        """Where these logs end, without those that are empty; keys that can never be projected are noted."""
+        moved: dict[str, str] = {}
+        for raw, end in ends.items():
+            stream_id = parse_stream_id(raw)
+            if stream_id is None or end == NO_STREAM.encode():
+                self._unusable.add([self._keys.log_prefix.encode() + raw])
+                report.streams -= 1
+            elif end:
+                moved[stream_id] = end.decode()
+        return moved
+
+    async def _look_at_logs(self, moved: dict[str, str], report: SweepReport) -> None:
         """Queue those of these streams that have news."""
-        if not stream_ids:
-            return
-        last_ids = dict(zip(stream_ids, await self._logs.last_ids(stream_ids), strict=True))
-        no_streams = [stream_id for stream_id, last_id in last_ids.items() if last_id == NO_STREAM]
-        for stream_id in no_streams:
-            del last_ids[stream_id]
-        self._unusable.add(self._keys.log(stream_id).encode() for stream_id in no_streams)
-        report.streams += len(last_ids)
-        moved = {
-            stream_id: last_id
-            for stream_id, last_id in last_ids.items()
-            if last_id is not None and (stream_id not in self._settled or self._settled[stream_id] != last_id)
-        }
         # What waits to be projected is behind for sure; its hint, or whoever queued it, knows since when.
         waiting = [stream_id for stream_id in moved if stream_id in self._pending]
         report.behind += len(waiting)
@@ -217,7 +220,7 @@ class Sweep:
         for finding in await self._without_old_news(findings, starts):
             if not finding.news:
                 self.untyped_entries += finding.untyped
-                self._settle(finding.stream_id, finding.read_to)
+                self._settled.put(finding.stream_id, finding.read_to)
                 continue
             report.behind += 1
             if finding.oldest is not None:
@@ -272,7 +275,7 @@ class Sweep:
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
                 if last_id is None or last_id == NO_STREAM:
                     vanished += 1
-                    if stream_id not in self._settled or self._settled[stream_id] is not None:
+                    if stream_id not in self._settled or self._settled.get(stream_id) is not None:
                         await self._queue(stream_id, None)
             self._rows_seen_to = stream_ids[-1] if len(stream_ids) == _STEP_KEYS else ""
             if not self._rows_seen_to:

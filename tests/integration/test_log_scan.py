@@ -86,3 +86,16 @@ async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, keys: K
         await client.xadd(name, {"a": "b"})
     await client.set(names[0], "text")
     assert await scan_all(logs_of(client, keys)) == (["a"], names)
+
+
+async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, keys: Keys) -> None:
+    await append(client, keys, "a", "delta", "user_message")
+    await append(client, keys, "emptied", "delta")
+    await client.xdel(keys.log("emptied"), "1-0")
+    await client.set(keys.log("text"), "x")
+    await client.xadd(keys.log_prefix.encode() + b"\xff", {"type": "delta"}, id="7-0")
+    logs, cursor, found = logs_of(client, keys), None, dict[bytes, bytes]()
+    while cursor != 0:
+        cursor, step = await logs.scan_ends(cursor or 0, 2)
+        found |= step
+    assert found == {b"a": b"2-0", b"emptied": b"", b"text": NO_STREAM.encode(), b"\xff": b"7-0"}
