@@ -72,6 +72,8 @@ class Extent:
 
 async def read_extents(redis: Redis, logs: Sequence[tuple[str, str | None]]) -> list[Extent]:
     """The extents of logs by their keys, each with the id of an entry to look for, or None."""
+    if not logs:
+        return []  # Nearly every pass has none to ask for.
     replies = await _EXTENTS(redis, [name for name, _ in logs], [wanted or "" for _, wanted in logs])
     return [_extent(reply, wanted) for reply, (_, wanted) in zip(replies, logs, strict=True)]
 
