@@ -13,13 +13,13 @@ def main() -> None:
     try:
         from worker.cli import main as run_command_line
 
-        _collect_garbage_seldom()
+        collect_garbage_seldom()
         run_command_line()
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _collect_garbage_seldom() -> None:
+def collect_garbage_seldom() -> None:
     """Have the collector look for cycles less often, and not among what was imported.
 
     A reply of Redis is lists of lists, all of them alive until they are folded: as Python sets it, every

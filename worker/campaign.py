@@ -25,7 +25,7 @@ LEASE_SECONDS = 10.0
 """How long a chunk stays with whoever took it and was not heard of since."""
 
 _MOST_IN_A_CHUNK = 50
-_CHUNKS = 100
+_CHUNKS = 25
 _CHUNKS_A_STATEMENT = 200
 
 

@@ -7,6 +7,7 @@ import asyncio
 
 from projections import strategies
 from tests.benchmarks.baselines.telling import finish, say
+from worker.__main__ import collect_garbage_seldom
 from worker.rebuild_reach import RebuildOptions
 from worker.rebuild_work import rebuild
 from worker.scope import Scope
@@ -17,6 +18,7 @@ from worker.verify_work import Selection, verify_projections
 async def run(way: str) -> None:
     """Rebuild or verify everything; it must come out well."""
     settings = load_settings("redis_url", "database_url")
+    collect_garbage_seldom()
     say("started")
     if way == "rebuild":
         options = RebuildOptions(Scope(), as_json=True)
