@@ -75,25 +75,33 @@ NEAREST_LATER = """
 
 WITHDRAW = "DELETE FROM strategy_claims WHERE stream_id = ANY($1::text[])"
 
-END_OPEN_CLAIMS = """
-    UPDATE strategy_claims AS claim SET until_ms = ends.ms, until_seq = ends.seq
-    FROM unnest($1::text[], $2::numeric[], $3::numeric[]) AS ends(stream_id, ms, seq)
-    WHERE claim.stream_id = ends.stream_id COLLATE "C" AND claim.until_ms IS NULL"""
-
-ADD_CLAIMS = """
+WRITE_FACTS = """
+    WITH claimed AS (
+        SELECT * FROM unnest(
+            $1::text[], $2::numeric[], $3::numeric[], $4::bigint[], $5::numeric[], $6::numeric[])
+            AS claimed(stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq)
+    ), ended AS (
+        UPDATE strategy_claims AS claim SET until_ms = ends.ms, until_seq = ends.seq
+        FROM unnest($7::text[], $8::numeric[], $9::numeric[]) AS ends(stream_id, ms, seq)
+        WHERE claim.stream_id = ends.stream_id COLLATE "C" AND claim.until_ms IS NULL
+          AND (claim.stream_id, claim.event_ms, claim.event_seq)
+              NOT IN (SELECT stream_id COLLATE "C", event_ms, event_seq FROM claimed)
+    ), saved AS (
+        UPDATE stream_projections AS t
+        SET own_is_saved = own.is_saved, own_is_saved_ms = own.ms, own_is_saved_seq = own.seq
+        FROM unnest($10::text[], $11::boolean[], $12::numeric[], $13::numeric[])
+            AS own(stream_id, is_saved, ms, seq)
+        WHERE t.stream_id = own.stream_id
+    )
     INSERT INTO strategy_claims (stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq)
-    SELECT * FROM unnest(
-        $1::text[], $2::numeric[], $3::numeric[], $4::bigint[], $5::numeric[], $6::numeric[])
+    SELECT * FROM claimed
     ON CONFLICT (stream_id, event_ms, event_seq) DO UPDATE
     SET wdk_strategy_id = excluded.wdk_strategy_id,
         until_ms = excluded.until_ms, until_seq = excluded.until_seq"""
-"""A claim is there already where somebody has set its row back, such as by restoring that table alone."""
+"""Adds claims ($1 to $6), ends those that stood open ($7 to $9), and sets what streams say of is_saved.
 
-SET_OWN_SAVED = """
-    UPDATE stream_projections AS t
-    SET own_is_saved = own.is_saved, own_is_saved_ms = own.ms, own_is_saved_seq = own.seq
-    FROM unnest($1::text[], $2::boolean[], $3::numeric[], $4::numeric[]) AS own(stream_id, is_saved, ms, seq)
-    WHERE t.stream_id = own.stream_id"""
+A claim is there already where somebody has set its row back, such as by restoring that table alone.
+"""
 
 # Of each stream, the claims that can still matter: the open one, and those that reach beyond the event that
 # saved it. Each is lost at the first claim of another stream that follows it, if that comes before its end.

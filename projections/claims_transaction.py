@@ -90,51 +90,42 @@ class ClaimsTransaction:
         writes = [write for stream_id, write in self._writes.items() if stream_id in won]
         if not await self._standing_claims(writes) <= self._standing:
             raise ClaimRaceError("Claims changed between preparing a transaction and locking its rows.")
-        await self._write_history(writes)
-        await self._write_saved(writes)
+        await self._write_facts(writes)
         await self._show({write.stream_id for write in writes} | self._affected)
 
-    async def _write_history(self, writes: Sequence[RuleWrite]) -> None:
+    async def _write_facts(self, writes: Sequence[RuleWrite]) -> None:
+        """Write the claims, and what the streams' own events said of is_saved last.
+
+        Of streams folded anew, what was written before is forgotten.
+        """
         if anew := [write.stream_id for write in writes if write.replace]:
             await sql.execute(self._connection, sql.WITHDRAW, anew)
+        claims = [claim for write in writes for claim in history(write.stream_id, write.facts)]
         ends = [
             (w.stream_id, end) for w in writes if not w.replace and (end := first_end(w.facts)) is not None
         ]
-        if ends:
-            await sql.execute(
-                self._connection,
-                sql.END_OPEN_CLAIMS,
-                [stream_id for stream_id, _ in ends],
-                [end.ms for _, end in ends],
-                [end.seq for _, end in ends],
-            )
-        claims = [claim for write in writes for claim in history(write.stream_id, write.facts)]
-        if claims:
-            await sql.execute(
-                self._connection,
-                sql.ADD_CLAIMS,
-                [claim.stream_id for claim in claims],
-                [claim.since.ms for claim in claims],
-                [claim.since.seq for claim in claims],
-                [claim.wdk_strategy_id for claim in claims],
-                [claim.until.ms if claim.until else None for claim in claims],
-                [claim.until.seq if claim.until else None for claim in claims],
-            )
-
-    async def _write_saved(self, writes: Sequence[RuleWrite]) -> None:
-        """Write what the streams' own events said of is_saved last; forget it for streams folded anew."""
-        values = [
+        saved = [
             (w.stream_id, last) for w in writes if (last := last_saved(w.facts)) is not None or w.replace
         ]
-        if values:
-            await sql.execute(
-                self._connection,
-                sql.SET_OWN_SAVED,
-                [stream_id for stream_id, _ in values],
-                [saved.is_saved if saved else None for _, saved in values],
-                [saved.event_id.ms if saved else None for _, saved in values],
-                [saved.event_id.seq if saved else None for _, saved in values],
-            )
+        if not (claims or ends or saved):
+            return
+        await sql.execute(
+            self._connection,
+            sql.WRITE_FACTS,
+            [claim.stream_id for claim in claims],
+            [claim.since.ms for claim in claims],
+            [claim.since.seq for claim in claims],
+            [claim.wdk_strategy_id for claim in claims],
+            [claim.until.ms if claim.until else None for claim in claims],
+            [claim.until.seq if claim.until else None for claim in claims],
+            [stream_id for stream_id, _ in ends],
+            [end.ms for _, end in ends],
+            [end.seq for _, end in ends],
+            [stream_id for stream_id, _ in saved],
+            [last.is_saved if last else None for _, last in saved],
+            [last.event_id.ms if last else None for _, last in saved],
+            [last.event_id.seq if last else None for _, last in saved],
+        )
 
     async def _show(self, stream_ids: Collection[str]) -> None:
         """Compute what readers see. Old holders are cleared before new ones are set: the index is unique."""

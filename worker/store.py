@@ -132,7 +132,7 @@ class Store:
         ordered = sorted(writes, key=lambda write: write.stream_id.encode())
         async with writing(self._engine) as connection:
             rule = await self._prepare_rule(connection, ordered)
-            if rule and rule.affected:
+            if rule and _concerns_others(rule, ordered):
                 # These must be waited for, and rows are locked in the order of their keys: all of them, now.
                 to_lock = {w.stream_id for w in ordered if w.loaded}.union(rule.affected)
                 self._refuse_newer(await self._table.lock(connection, to_lock), rule.affected)
@@ -235,3 +235,8 @@ class Store:
                 connection, f"SELECT version, count(*) FROM {self._table.name} GROUP BY version"
             )
         return {row[0]: row[1] for row in rows}
+
+
+def _concerns_others(rule: RuleTransaction, writes: Sequence[RowWrite]) -> bool:
+    """Whether a rule may change other rows than the only one that is written: if that is lost, nothing is."""
+    return bool(rule.affected) and (len(writes) > 1 or {w.stream_id for w in writes} != set(rule.affected))
