@@ -8,7 +8,7 @@ log, and then the group is moved past all these hints at once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -96,7 +96,8 @@ class _Skim:
 class Skims:
     """The skims of this replica, one a partition at most. The feed does not read a partition meanwhile.
 
-    The group is moved only once every stream has been projected by a pass that began after its hint was seen.
+    The group is moved only once every stream has been projected by a pass that began after its hint was seen,
+    or has got another hint, since one with a long log, or a locked row, would hold up all later hints.
     Dying anywhere before leaves all hints to whoever reads the partition next; he finds most of their streams
     done. Two replicas that skim the same hints waste work. A skim is forgotten when its partition goes to
     another replica or the group is joined again.
@@ -143,11 +144,18 @@ class Skims:
                 del self._skims[partition]
                 self._feed.take_back(partition, skim.end)
 
-    async def put_off(self, hints: Iterable[Hint]) -> None:
-        """These streams do not get on. Each gets a hint of its own, so that it holds up no others."""
-        put_off = list(hints)
-        await hint_streams(self._redis, self._feed.keys, [hint.stream_id for hint in put_off])
-        await self.settle(put_off)
+    async def put_off(self, hints: Sequence[Hint]) -> None:
+        """These streams are not done yet, and may not be for long. Each gets a hint of its own, once, so that
+        it holds up no others."""
+        held_up = [hint.stream_id for hint in hints if self._is_held_up_by(hint)]
+        await hint_streams(self._redis, self._feed.keys, held_up)
+        await self.settle(hints)
+
+    def _is_held_up_by(self, hint: Hint) -> bool:
+        skim = self._skims.get(hint.partition)
+        if skim is None or skim.end != hint.id or self._feed.aside(hint.partition) != skim.end:
+            return False
+        return hint.stream_id in skim.streams
 
 
 def _by_partition(hints: Iterable[Hint]) -> dict[int, list[tuple[str, bytes]]]:

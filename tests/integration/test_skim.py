@@ -12,7 +12,7 @@ from tests.feeds import add_hints, feed_of, read_all, stream_ids
 from tests.servers import RunningServers
 from tests.serving import serving
 from tests.writes import run
-from worker import Keys, emit
+from worker import Keys, emit, log
 from worker.feed import Feed
 from worker.hint import Hint
 from worker.skim import Skims
@@ -174,6 +174,17 @@ async def test_a_stream_that_does_not_get_on_is_hinted_at_anew(client: Redis, ke
     assert stream_ids(await read_all(client, keys, feed)) == ["a"]
 
 
+async def test_a_stream_that_goes_on_not_getting_on_is_hinted_at_once_only(client: Redis, keys: Keys) -> None:
+    feed = await behind(client, keys, "a", "b")
+    skims = Skims(client, feed)
+    by_stream = {hint.stream_id: hint for hint in await skims.begin()}
+    await skims.put_off([by_stream["a"]])
+    await skims.put_off([by_stream["a"]])
+    await skims.settle([by_stream["b"]])
+    await skims.put_off([by_stream["a"]])
+    assert stream_ids(await read_all(client, keys, feed)) == ["a"]
+
+
 async def test_hints_that_say_nothing_are_counted_and_passed_over(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys)
     for field, value in (("other", b"a"), ("stream", b"\xff"), ("stream", b"a")):
@@ -252,3 +263,28 @@ async def test_a_locked_row_in_a_backlog_holds_up_no_later_hint(
             await other.rollback()
             await running.reached("s0", last["s0"])
             await running.acknowledged()
+
+
+async def test_a_long_log_in_a_backlog_holds_up_no_later_hint(
+    servers: RunningServers,
+    database_url: str,
+    redis: Redis,
+    keys_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = Keys(keys_prefix)
+    monkeypatch.setattr(log, "_MAX_ENTRIES", 8)
+    last = await fill(redis, keys, streams=40, hints=16_000)
+    pipeline = redis.pipeline(transaction=False)
+    for _ in range(8_000):
+        pipeline.xadd(keys.log("s0"), {"op": "", "type": "user_message", "data": "{}"})
+    end = (await pipeline.execute())[-1].decode()
+    async with serving(servers.redis_url, database_url, keys) as running:
+        for stream_id, event_id in last.items():
+            if stream_id != "s0":
+                await running.reached(stream_id, event_id)
+        twin = next(s for s in last if s != "s0" and keys.partition(s) == keys.partition("s0"))
+        await running.reached(twin, await running.emit(twin, "user_message"))
+        assert not await running.at("s0", end)
+        await running.reached("s0", end)
+        await running.acknowledged()
