@@ -22,6 +22,8 @@ from worker.redis_client import Script
 _HINTS_A_STEP = 1_000
 """A few milliseconds of the server's time, which nobody else has meanwhile."""
 _MOST_STREAMS = 2_500
+_MOST_HINTS = 100_000
+"""Until all are collected nothing else is read, and no stop is noticed."""
 
 # KEYS: the partition. ARGV: the id after which to look, empty for where the group stands; the group; how many
 # hints at most. Returns the id that it looked after and the one to go on after, how many hints there were,
@@ -124,7 +126,7 @@ class Skims:
 
     async def _collect(self, partition: int) -> _Skim:
         skim, count = _Skim(b"", b""), _HINTS_A_STEP
-        while count == _HINTS_A_STEP and len(skim.streams) < _MOST_STREAMS:
+        while count == _HINTS_A_STEP and len(skim.streams) < _MOST_STREAMS and skim.hints < _MOST_HINTS:
             began, skim.end, count, spelled, mute = await _COLLECT(
                 self._redis, [self._feed.names[partition]], [skim.end, self._feed.group, _HINTS_A_STEP]
             )

@@ -56,6 +56,18 @@ async def test_a_backlog_is_skimmed_to_its_streams_each_once(client: Redis, keys
     assert all(hint.skimmed for hint in hints)
 
 
+async def test_only_so_many_hints_are_skimmed_at_a_time(
+    client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skim, "_MOST_HINTS", 2_000)
+    feed = await behind(client, keys, *["a"] * 2_000, "b")
+    skims = Skims(client, feed)
+    hints = await skims.begin()
+    assert stream_ids(hints) == ["a"]
+    await skims.settle(hints)
+    assert stream_ids(await read_all(client, keys, feed)) == ["b"]
+
+
 async def test_where_a_read_was_not_full_nothing_is_skimmed(client: Redis, keys: Keys) -> None:
     feed = feed_of(client, keys)
     await feed.join()
