@@ -100,10 +100,6 @@ class Aftermath:
             return False
         return result.outcome in _FINAL or stream_id in self._passed_on
 
-    def is_stuck(self, stream_id: str, result: StreamResult) -> bool:
-        """Whether a stream did not get on in the last pass, and who knows when it will. Ask after `note`."""
-        return result.outcome is not Outcome.MORE and not self.is_final(stream_id, result)
-
     def _tell_of_refusals(self, results: Mapping[str, StreamResult]) -> None:
         """A table that takes no row at all is trouble until every stream that met it got on."""
         before, refused = self._refused, {s for s, r in results.items() if r.outcome is Outcome.REFUSED}

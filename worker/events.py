@@ -84,6 +84,10 @@ class Event(_Entry):
     ) -> Event:
         return _make_tuple(cls, (str(id).encode(), type, data, operation_id.encode(), mended))
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What a copy is made of."""
+        return (self.id, self.type, self.data, self.operation_id, self.mended)
+
     @property
     def id(self) -> EventId:
         return EventId.of_entry(self.raw_id)

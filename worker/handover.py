@@ -116,11 +116,13 @@ class Handover:
         self._feed.hold(stay)
         withdrawn = await self._pending.withdraw(lambda s: self._partition(s) in going, _PATIENCE)
         kept = [hint for hint in withdrawn.hints if not hint.skimmed]  # Those are undelivered as it is.
+        # Somebody has hinted at these in a partition that is not theirs: its skim would never end.
+        skimmed = [hint for hint in withdrawn.hints if hint.skimmed and hint.partition in stay]
         try:
             tenure = await hand_over()
             kept = await self._give(kept)
         finally:
-            self._pending.add_hints(kept, flush=True)
+            self._pending.add_hints([*kept, *skimmed], flush=True)
         await self.hint(withdrawn.swept)
         return tenure
 

@@ -241,9 +241,9 @@ class Service:
         await self._skims.settle(hint for hint in hints if hint.skimmed)
 
     async def _put_off(self, works: Sequence[Work], results: Mapping[str, StreamResult]) -> None:
-        """A stream that does not get on must not hold up the feed, which is not read while it is skimmed."""
-        stuck = {s for s, result in results.items() if self._aftermath.is_stuck(s, result)}
-        if hints := [h for work in works if work.stream_id in stuck for h in work.hints if h.skimmed]:
+        """A stream that is not done must not hold up the feed, which is not read while it is skimmed."""
+        going_on = {s for s, result in results.items() if not self._aftermath.is_final(s, result)}
+        if hints := [h for work in works if work.stream_id in going_on for h in work.hints if h.skimmed]:
             await self._persevere("hinting again", partial(self._skims.put_off, hints))
 
     async def _report_progress(self) -> None:

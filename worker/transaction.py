@@ -37,10 +37,15 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction with these limits, committed at the end of the block, and rolled back if it raises."""
     async with engine.begin() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-        if issubclass(type(driver), WorkerConnection):  # `isinstance` says so of any connection of asyncpg.
-            assert driver is not None
-            driver.limit_next_transaction = True  # SQLAlchemy begins with the first statement.
-        else:  # An application's own engine.
+        # An application's own engine may have others; `isinstance` says so of any connection of asyncpg.
+        if not issubclass(type(driver), WorkerConnection):
             settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in LIMITS.items())
             await connection.exec_driver_sql(f"SELECT {settings}")
-        yield connection
+            yield connection
+            return
+        assert driver is not None
+        driver.limit_next_transaction = True  # SQLAlchemy begins with the first statement.
+        try:
+            yield connection
+        finally:  # There may have been none, and the connection is for others next.
+            driver.limit_next_transaction = False

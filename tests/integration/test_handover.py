@@ -145,6 +145,18 @@ async def test_hints_are_not_dropped_when_redis_fails_in_between(
     assert len(busy.feed.held) == 4
 
 
+async def test_a_skim_that_stays_keeps_its_streams_whichever_partition_they_should_be_in(
+    client: Redis, keys: Keys, busy: Replica
+) -> None:
+    await Replica(client, keys, "joins").join()
+    skimmed = [Hint(p, b"9-9", s, "", skimmed=True) for p in range(8) for s in STREAMS]
+    busy.pending.add_hints(skimmed, flush=True)
+    await busy.handover.tick()
+    kept = {hint for work in await busy.pending.take() for hint in work.hints if hint.skimmed}
+    assert {hint for hint in skimmed if hint.partition in busy.feed.held} <= kept
+    assert len(busy.feed.held) == 4
+
+
 async def test_replicas_tell_when_others_come_and_go(client: Redis, keys: Keys, busy: Replica) -> None:
     changed = busy.handover.replicas_changed
     changed.clear()

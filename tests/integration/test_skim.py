@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.feeds import add_hints, feed_of, read_all, stream_ids
-from tests.servers import RunningServers
-from tests.serving import serving
-from tests.writes import run
-from worker import Keys, emit
+from worker import Keys, skim
 from worker.feed import Feed
 from worker.hint import Hint
 from worker.skim import Skims
 
 FULL = 10
-
-Acknowledge = Callable[[Feed, Iterable[Hint]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -60,6 +54,18 @@ async def test_a_backlog_is_skimmed_to_its_streams_each_once(client: Redis, keys
     hints = await Skims(client, feed).begin()
     assert sorted(stream_ids(hints)) == ["a", "b", "c"]
     assert all(hint.skimmed for hint in hints)
+
+
+async def test_only_so_many_hints_are_skimmed_at_a_time(
+    client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skim, "_MOST_HINTS", 2_000)
+    feed = await behind(client, keys, *["a"] * 2_000, "b")
+    skims = Skims(client, feed)
+    hints = await skims.begin()
+    assert stream_ids(hints) == ["a"]
+    await skims.settle(hints)
+    assert stream_ids(await read_all(client, keys, feed)) == ["b"]
 
 
 async def test_where_a_read_was_not_full_nothing_is_skimmed(client: Redis, keys: Keys) -> None:
@@ -152,6 +158,59 @@ async def test_a_group_is_never_moved_back(client: Redis, keys: Keys) -> None:
     assert await delivered(client, keys) == beyond
 
 
+async def test_what_another_replica_has_read_meanwhile_is_not_counted_twice(
+    client: Redis, keys: Keys
+) -> None:
+    feed = await behind(client, keys, "a", "b")
+    skims = Skims(client, feed)
+    hints = await skims.begin()
+    other = feed_of(client, keys, consumer="other")
+    await other.join()
+    assert await other.read(1) == []  # own pending ones come first
+    assert stream_ids(await other.read(1)) == ["a"]
+    await skims.settle(hints)
+    await feed.read(FULL)
+    [group] = await client.xinfo_groups(keys.feed(0))
+    counts = "entries-read" in group  # from Redis 7 on
+    assert group.get("lag") == (0 if counts else None)
+
+
+async def test_a_skim_that_begins_while_the_one_before_ends_is_not_forgotten(
+    client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = await behind(client, keys, "a")
+    skims, later = Skims(client, feed), list[Hint]()
+    hints = await skims.begin()
+    move_past = skim._MOVE_PAST
+
+    async def move_slowly(*arguments: Any) -> Any:
+        moved = await move_past(*arguments)
+        await feed.join()
+        await read_all(client, keys, feed)
+        await add_hints(client, keys, *["read"] * FULL, "b")
+        await feed.read(FULL)
+        later.extend(await skims.begin())
+        return moved
+
+    monkeypatch.setattr(skim, "_MOVE_PAST", move_slowly)
+    await skims.settle(hints)
+    monkeypatch.setattr(skim, "_MOVE_PAST", move_past)
+    assert stream_ids(later) == ["b"]
+    await skims.settle(later)
+    assert feed.aside(0) is None
+    assert await delivered(client, keys) == await last_hint(client, keys)
+
+
+async def test_the_group_is_not_moved_in_a_feed_that_was_made_anew(client: Redis, keys: Keys) -> None:
+    feed = await behind(client, keys, "a")
+    skims = Skims(client, feed)
+    hints = await skims.begin()
+    await client.delete(keys.feed(0))
+    await feed_of(client, keys, consumer="other").join()
+    await skims.settle(hints)
+    assert await delivered(client, keys) == b"0-0"
+
+
 async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
     skims = Skims(client, feed)
@@ -174,12 +233,36 @@ async def test_a_stream_that_does_not_get_on_is_hinted_at_anew(client: Redis, ke
     assert stream_ids(await read_all(client, keys, feed)) == ["a"]
 
 
+async def test_a_stream_that_goes_on_not_getting_on_is_hinted_at_once_only(client: Redis, keys: Keys) -> None:
+    feed = await behind(client, keys, "a", "b")
+    skims = Skims(client, feed)
+    by_stream = {hint.stream_id: hint for hint in await skims.begin()}
+    await skims.put_off([by_stream["a"]])
+    await skims.put_off([by_stream["a"]])
+    await skims.settle([by_stream["b"]])
+    await skims.put_off([by_stream["a"]])
+    assert stream_ids(await read_all(client, keys, feed)) == ["a"]
+
+
 async def test_hints_that_say_nothing_are_counted_and_passed_over(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys)
     for field, value in (("other", b"a"), ("stream", b"\xff"), ("stream", b"a")):
         await client.xadd(keys.feed(0), {field: value})
-    assert stream_ids(await Skims(client, feed).begin()) == ["a"]
+    skims = Skims(client, feed)
+    hints = await skims.begin()
+    assert stream_ids(hints) == ["a"]
+    await skims.settle(hints)
     assert feed.malformed == 2
+
+
+async def test_hints_that_say_nothing_are_not_counted_twice_where_they_are_read_after_all(
+    client: Redis, keys: Keys
+) -> None:
+    feed = await behind(client, keys)
+    await client.xadd(keys.feed(0), {"other": b"a"})
+    assert await Skims(client, feed).begin() == []
+    assert await read_all(client, keys, feed) == []
+    assert feed.malformed == 1
 
 
 async def test_a_feed_that_was_deleted_meanwhile_ends_the_skim(client: Redis, keys: Keys) -> None:
@@ -189,66 +272,3 @@ async def test_a_feed_that_was_deleted_meanwhile_ends_the_skim(client: Redis, ke
     await client.delete(keys.feed(0))
     await skims.settle(hints)
     assert feed.aside(0) is None
-
-
-# In a service.
-
-
-async def fill(redis: Redis, keys: Keys, streams: int, hints: int) -> dict[str, str]:
-    """Append an event to each stream, with many hints at them; where each row must stand."""
-    last = {
-        f"s{number}": await emit(redis, f"s{number}", "", "user_message", {}, keys=keys)
-        for number in range(streams)
-    }
-    for _ in range(hints // streams):
-        await add_hints(redis, keys, *last)
-    return last
-
-
-async def test_a_service_passes_over_a_backlog_and_then_reads_on(
-    servers: RunningServers,
-    database_url: str,
-    redis: Redis,
-    keys_prefix: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    keys = Keys(keys_prefix)
-    last = await fill(redis, keys, streams=40, hints=16_000)
-    acknowledged: list[Hint] = []
-    monkeypatch.setattr(Feed, "acknowledge", noting(acknowledged, Feed.acknowledge))
-    async with serving(servers.redis_url, database_url, keys) as running:
-        for stream_id, event_id in last.items():
-            await running.reached(stream_id, event_id)
-        await running.acknowledged()
-        await running.reached("s0", await running.emit("s0", "user_message"))
-        await running.acknowledged()
-    assert len(acknowledged) < 4_000
-
-
-def noting(found: list[Hint], acknowledge: Acknowledge) -> Acknowledge:
-    async def note(feed: Feed, hints: Iterable[Hint]) -> None:
-        hints = list(hints)
-        found.extend(hints)
-        await acknowledge(feed, hints)
-
-    return note
-
-
-async def test_a_locked_row_in_a_backlog_holds_up_no_later_hint(
-    servers: RunningServers, database_url: str, engine: AsyncEngine, redis: Redis, keys_prefix: str
-) -> None:
-    keys = Keys(keys_prefix)
-    last = await fill(redis, keys, streams=40, hints=16_000)
-    await run(engine, "INSERT INTO stream_projections (stream_id, last_event_id) VALUES ('s0', NULL)")
-    async with engine.begin() as other:
-        await other.exec_driver_sql("SELECT FROM stream_projections WHERE stream_id = 's0' FOR UPDATE")
-        async with serving(servers.redis_url, database_url, keys) as running:
-            for stream_id, event_id in last.items():
-                if stream_id != "s0":
-                    await running.reached(stream_id, event_id)
-            twin = next(s for s in last if s != "s0" and keys.partition(s) == keys.partition("s0"))
-            await running.reached(twin, await running.emit(twin, "user_message"))
-            assert not await running.at("s0", last["s0"])
-            await other.rollback()
-            await running.reached("s0", last["s0"])
-            await running.acknowledged()

@@ -22,6 +22,7 @@ from worker.letters import WorkerTables
 from worker.row import RawJson
 from worker.store import Store
 from worker.table import RowWrite, Stamp, StoredRow
+from worker.transaction import writing
 
 
 class Base(DeclarativeBase):
@@ -185,6 +186,18 @@ async def test_a_write_is_durable_and_cannot_hold_up_others_for_long(engine: Asy
     async with engine.connect() as connection:
         after = (await connection.execute(text("SHOW lock_timeout"))).scalar_one()
     assert after == "0"
+
+
+async def test_a_write_that_ends_before_its_first_statement_limits_no_other_transaction(
+    engine: AsyncEngine,
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with writing(engine):
+            raise ZeroDivisionError
+    async with writing(engine):
+        pass
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SHOW statement_timeout"))).scalar_one() == "0"
 
 
 async def test_what_fails_halfway_leaves_nothing(engine: AsyncEngine) -> None:

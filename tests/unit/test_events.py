@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -193,6 +196,17 @@ def test_an_operation_id_may_hold_anything() -> None:
     event = parsed(b"op", b"a\xffb\0", b"type", b"user_message", b"data", b"{}")
     assert isinstance(event, Event)
     assert event.operation_id == "a\ufffdb\ufffd"
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))]
+)
+def test_an_event_may_be_copied(copied: Callable[[Event], Event]) -> None:
+    event = parsed(b"op", b"caf\xc3\xa9", b"type", b"user_message", b"data", b'{"a": [1]}')
+    assert isinstance(event, Event)
+    copy_of = copied(event)
+    assert copy_of == event
+    assert (copy_of.id, copy_of.operation_id, copy_of.data) == (EventId(5, 1), "café", {"a": [1]})
 
 
 def test_values_that_cannot_be_stored_are_counted() -> None:
