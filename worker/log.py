@@ -15,6 +15,7 @@ from worker.events import (
     AnyEvent,
     EventTypes,
     OtherEntry,
+    SkippedEvent,
     parse_entry,
     parse_stream_id,
     type_field,
@@ -101,7 +102,9 @@ class Page:
         """The page without what follows its first event."""
         if len(self.events) <= 1:
             return self
-        return replace(self, last_id=str(self.events[0].id), events=self.events[:1], ended=False)
+        first = self.events[0]
+        mended = 0 if isinstance(first, SkippedEvent) else first.mended
+        return replace(self, last_id=str(first.id), events=(first,), ended=False, mended=mended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,8 +208,8 @@ class Sweep:
 
     async def _look_at_logs(self, moved: dict[str, str], report: SweepReport) -> None:
         """Queue those of these streams that have news."""
-        # What waits to be projected is behind for sure; its hint, or whoever queued it, knows since when.
-        waiting = [stream_id for stream_id in moved if stream_id in self._pending]
+        # What waits to be projected is behind for sure; since when, its hint tells, if there is one.
+        waiting = [s for s in moved if s in self._pending and s not in self._queued]
         report.behind += len(waiting)
         for stream_id in waiting:
             del moved[stream_id]

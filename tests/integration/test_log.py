@@ -42,6 +42,15 @@ async def test_a_page_holds_the_events_of_projected_types(client: Redis, keys: K
     assert page == Page("1-0", "5-0", [message(2), message(4)], ended=True)
 
 
+async def test_a_page_without_what_follows_its_first_event_counts_what_was_mended_in_that(
+    client: Redis, keys: Keys
+) -> None:
+    await append(client, keys, "a", "user_message", data='{"a": NaN}')
+    await append(client, keys, "a", "user_message", first=2, data='{"a": [NaN, NaN]}')
+    page = await read(logs_of(client, keys), "a")
+    assert (page.mended, page.up_to_first_event().mended) == (3, 1)
+
+
 async def test_a_page_begins_with_the_entry_to_start_from_which_is_not_decoded_again(
     client: Redis, keys: Keys
 ) -> None:

@@ -157,6 +157,16 @@ async def test_a_sweep_tells_what_it_has_found(replica: SweepingReplica) -> None
     assert (await replica.sweep())[0].oldest_behind_ms is None
 
 
+async def test_an_event_whose_stream_waits_is_told_of_until_it_is_projected(replica: SweepingReplica) -> None:
+    await replica.append("a", "user_message", at="2000-0")
+    for _ in range(2):
+        report = await replica.sweeper.run_once()
+        assert report is not None
+        assert (report.behind, report.oldest_behind_ms) == (1, 2000)
+    await replica.project_queued()
+    assert (await replica.sweep())[0].oldest_behind_ms is None
+
+
 async def test_keys_that_cannot_be_projected_are_told_when_their_number_changes(
     replica: SweepingReplica,
 ) -> None:
