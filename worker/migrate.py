@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -35,10 +36,7 @@ async def check_schema(engine: AsyncEngine) -> None:
     """
     async with engine.connect() as connection:
         current = await connection.run_sync(_revision)
-    with as_file(files("migrations")) as scripts:
-        config = _config(scripts)
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        newest = _newest(config)
+    known, newest = _revisions()
     if current is None:
         raise SchemaError(
             "The database has no schema for projection-worker yet: run `projection-worker migrate`."
@@ -48,6 +46,15 @@ async def check_schema(engine: AsyncEngine) -> None:
             f"The database schema is at revision {current}, older than {newest}, which this version needs: "
             "run `projection-worker migrate`."
         )
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], str]:
+    """All revisions that this version knows, and the newest of them. Workers ask every few seconds."""
+    with as_file(files("migrations")) as scripts:
+        config = _config(scripts)
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        return frozenset(known), _newest(config)
 
 
 def _revision(connection: Connection) -> str | None:
