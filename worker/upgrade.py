@@ -89,6 +89,7 @@ class Upgrades:
         for stream_id, head in heads.items():
             begun = self._begun.get(stream_id)
             if begun and head.stamp.at_most_moved_on_from(begun.stamp):
+                begun.advanced_at = monotonic()  # Others are begun while its page is read.
                 continue
             self._begun.pop(stream_id, None)
             if room > 0:
