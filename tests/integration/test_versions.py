@@ -240,6 +240,22 @@ async def test_a_fold_that_goes_on_is_not_dropped_by_another_part_of_the_batch(
     assert await second.project("a", "b") == [Outcome.MORE, Outcome.MORE]
 
 
+async def test_parts_of_a_batch_share_what_may_be_read_of_stale_streams_at_a_time(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares, read = list[float](), Log.read
+
+    async def note(logs: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+        shares.append(share)
+        return await read(logs, requests, share=share)
+
+    await projected_by_the_first(deployment)
+    monkeypatch.setattr("worker.projector._PART_STREAMS", 1)
+    monkeypatch.setattr(Log, "read", note)
+    assert await deployment.replica(2).project("a", "new") == [Outcome.CAUGHT_UP] * 2
+    assert set(shares) == {0.5}
+
+
 # Handlers of the new version that fail.
 
 
