@@ -107,7 +107,7 @@ class Projector:
         batch = _Batch(await self._known.load(stream_ids))
         reach(Point.ROWS_LOADED)
         batch.results.update({s: result for s in stream_ids if (result := self._left_unread(batch.known[s]))})
-        await self._fold_stale(batch)
+        await self._fold_stale(batch, share=share)
         batch.read = [s for s in stream_ids if s not in batch.results]
         batch.pages = await self._logs.read(
             [PageRequest(s, _start(batch.known[s])) for s in batch.read], share=share
@@ -138,14 +138,14 @@ class Projector:
             row_version=stamp.version if stamp else 0,
         )
 
-    async def _fold_stale(self, batch: _Batch) -> None:
+    async def _fold_stale(self, batch: _Batch, *, share: float) -> None:
         """Go on folding the logs of stale rows from their start. Trimmed ones are left to be folded on."""
         stale = {
             stream_id: known
             for stream_id, known in batch.known.items()
             if stream_id not in batch.results and is_stale(known.row, self._projection.version)
         }
-        for stream_id, upgrade in (await self._upgrades.advance(stale)).items():
+        for stream_id, upgrade in (await self._upgrades.advance(stale, share=share)).items():
             if upgrade.verdict is None or upgrade.verdict.refusal is not Refusal.TRIMMED:
                 self._note_upgrade(stream_id, stale[stream_id], upgrade, batch)
 

@@ -52,8 +52,8 @@ class Upgrades:
         self._logs = logs
         self._begun: dict[str, _Begun] = {}
 
-    async def advance(self, stale: Mapping[str, KnownStream]) -> dict[str, Upgrade]:
-        """Fold a page more of each of these streams."""
+    async def advance(self, stale: Mapping[str, KnownStream], *, share: float) -> dict[str, Upgrade]:
+        """Fold a page more of each of these streams, all no more than a ``share`` of what may be read."""
         if not stale:
             return {}
         heads = {
@@ -67,7 +67,8 @@ class Upgrades:
             verdict = self._judge(head, nothing_yet, extents[stream_id])
             upgrades[stream_id] = Upgrade(verdict=verdict) if verdict else Upgrade()
         going_on = self._begin({s: head for s, head in heads.items() if not upgrades[s].verdict})
-        pages = await self._logs.read([PageRequest(s, self._begun[s].folded.read_to) for s in going_on])
+        requests = [PageRequest(s, self._begun[s].folded.read_to) for s in going_on]
+        pages = await self._logs.read(requests, share=share)
         folded = {
             s: self._fold(s, page, stale[s].heeded.skipped) for s, page in zip(going_on, pages, strict=True)
         }
@@ -89,6 +90,7 @@ class Upgrades:
         for stream_id, head in heads.items():
             begun = self._begun.get(stream_id)
             if begun and head.stamp.at_most_moved_on_from(begun.stamp):
+                begun.advanced_at = monotonic()  # Others are begun while its page is read.
                 continue
             self._begun.pop(stream_id, None)
             if room > 0:

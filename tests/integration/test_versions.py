@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from tests.versions import WEIGHT, failing, of_version
 from worker import Keys
 from worker.dead_letters import find_letters, skip_letter
 from worker.events import EventId
+from worker.extent import Extent
 from worker.letters import Reason, State
+from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome
 
 ROW_TYPES = ("user_message", "assistant_message", "user_message")
@@ -208,6 +212,48 @@ async def test_only_so_much_is_folded_at_once(
     assert await second.project("a", "b") == [Outcome.MORE, Outcome.LOST]
     assert await settle(second) is Outcome.CAUGHT_UP
     assert await settle(second, "b") is Outcome.CAUGHT_UP
+
+
+async def test_a_fold_that_goes_on_is_not_dropped_by_another_part_of_the_batch(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, look, read, together = [0.0], Log.extents, Log.read, asyncio.Barrier(2)
+
+    async def read_together(logs: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
+        async with together:
+            return await read(logs, requests, **options)
+
+    async def look_slowly(logs: Log, stream_ids: Mapping[str, str | None]) -> dict[str, Extent]:
+        found = await look(logs, stream_ids)
+        clock[0] += 40
+        return found
+
+    monkeypatch.setattr("worker.projector._PART_STREAMS", 1)
+    monkeypatch.setattr("worker.upgrade.monotonic", lambda: clock[0])
+    first, second = deployment.replica(1), deployment.replica(2, page_bytes=2_000)
+    for stream_id in ("a", "b"):
+        await first.append_many(stream_id, *["user_message"] * 100)
+        await settle(first, stream_id)
+    assert await second.project("a", "b") == [Outcome.MORE, Outcome.MORE]
+    monkeypatch.setattr(Log, "extents", look_slowly)
+    monkeypatch.setattr(Log, "read", read_together)
+    assert await second.project("a", "b") == [Outcome.MORE, Outcome.MORE]
+
+
+async def test_parts_of_a_batch_share_what_may_be_read_of_stale_streams_at_a_time(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares, read = list[float](), Log.read
+
+    async def note(logs: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+        shares.append(share)
+        return await read(logs, requests, share=share)
+
+    await projected_by_the_first(deployment)
+    monkeypatch.setattr("worker.projector._PART_STREAMS", 1)
+    monkeypatch.setattr(Log, "read", note)
+    assert await deployment.replica(2).project("a", "new") == [Outcome.CAUGHT_UP] * 2
+    assert set(shares) == {0.5}
 
 
 # Handlers of the new version that fail.
