@@ -235,6 +235,11 @@ class Feed:
             )
             self._tell_malformed_at = monotonic() + _TELL_AGAIN_SECONDS
 
+    @property
+    def reads_news(self) -> bool:
+        """Whether the next read gives new hints, and not such as were delivered to this consumer before."""
+        return self._own_pending_after is None
+
     def read_own_pending_next(self) -> None:
         """Let the next reads show everything that is pending for this consumer."""
         readable = set(range(self.keys.partitions)) - self._wrong

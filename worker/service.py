@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
+_SWEEP_WITHOUT_HINTS_SECONDS = 1.0
 _TICK_SECONDS = 0.25
 _REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
@@ -88,6 +89,7 @@ class Service:
         self._persevere = persevere
         self._health = health
         self._stop = stop
+        self._has_read = asyncio.Event()
         self._retired = asyncio.Event()
         self._all_done = asyncio.Event()
         self._joined = False
@@ -137,9 +139,12 @@ class Service:
     async def _read_hints(self) -> None:
         while not self._stop.is_set():
             await self._pending.room()
+            news = self._feed.reads_news
             if hints := await self._persevere("reading hints", self._next_hints):
                 reach(Point.HINTS_READ)
                 await self._take_in(hints)
+            if news:
+                self._has_read.set()
         await self._retired.wait()
         self._pending.close()
 
@@ -151,6 +156,8 @@ class Service:
 
     async def _sweep_logs(self) -> None:
         period = self._pace.sweep_period.total_seconds()
+        # What hints tell is pending then, and need not be looked for.
+        await wait_for_any([self._has_read, self._stop], _SWEEP_WITHOUT_HINTS_SECONDS)
         while not self._stop.is_set():
             if self._handover.stands_back:  # What is to be swept, a newer version knows better.
                 swept = None
