@@ -113,10 +113,10 @@ class Isolation:
         return first | await self._in_smaller_parts(stream_ids[middle:])
 
     async def _project(self, stream_ids: Sequence[str]) -> dict[str, StreamResult]:
-        """Have it written down what is in flight while the logs are read, before an event is looked at."""
+        """Have it written down what is in flight while the logs are read, before a payload is looked at."""
         beginning = asyncio.ensure_future(self._suspects.begin(stream_ids))
         try:
-            return await self._projector.project_batch(stream_ids, before_folding=beginning)
+            return await self._projector.project_batch(stream_ids, before_decoding=beginning)
         finally:
             await asyncio.gather(beginning, return_exceptions=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from asyncio import Future, shield
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -150,11 +151,23 @@ class Log:
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
         self._pattern = re.sub(r"([*?\[\]\\])", r"\\\1", keys.log_prefix) + "*"
 
-    async def read(self, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
-        """One page of each log, in order; all of them no more than a ``share`` of what may be read."""
+    async def read(
+        self,
+        requests: Sequence[PageRequest],
+        *,
+        share: float = 1,
+        before_decoding: Future[None] | None = None,
+    ) -> list[Page]:
+        """One page of each log, in order; all of them no more than a ``share`` of what may be read.
+
+        Nothing is decoded until ``before_decoding`` is done; what that raises is raised.
+        """
         pages: list[Page] = []
+        raw_pages = await self._read(requests, share)
+        if before_decoding:
+            await shield(before_decoding)
         turns = Turns()
-        for request, raw in zip(requests, await self._read(requests, share), strict=True):
+        for request, raw in zip(requests, raw_pages, strict=True):
             pages.append(self._page(request.start, raw))
             await turns.take()
         return pages

@@ -5,7 +5,7 @@ A large batch is cut into parts, so that the servers have something to do while 
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, shield
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,18 +76,16 @@ class Projector:
         stream_ids: Sequence[str],
         *,
         one_event: bool = False,
-        before_folding: Future[None] | None = None,
+        before_decoding: Future[None] | None = None,
     ) -> dict[str, StreamResult]:
         """Apply up to a page of events to each stream, and say where each stands.
 
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
-        No handler is called until ``before_folding`` is done.
+        No payload is decoded, and no handler called, until ``before_decoding`` is done.
         """
         results: dict[str, StreamResult] = {}
 
         async def fold(batch: _Batch) -> None:
-            if before_folding:
-                await before_folding
             await self._fold_logs(batch, one_event=one_event)
 
         async def write(batch: _Batch) -> None:
@@ -97,20 +95,24 @@ class Projector:
             results.update(batch.results)
 
         parts = [stream_ids[at : at + _PART_STREAMS] for at in range(0, len(stream_ids), _PART_STREAMS)]
-        read = partial(self._read, share=1 / max(len(parts), 1))
+        read = partial(self._read, share=1 / max(len(parts), 1), before_decoding=before_decoding)
         await overlap(parts, read, fold, write)
         self.tally.batches += 1
         return results
 
-    async def _read(self, stream_ids: Sequence[str], *, share: float) -> _Batch:
+    async def _read(
+        self, stream_ids: Sequence[str], *, share: float, before_decoding: Future[None] | None
+    ) -> _Batch:
         """Load rows, go on with stale ones, and read a page of each log from where its row stands."""
         batch = _Batch(await self._known.load(stream_ids))
         reach(Point.ROWS_LOADED)
         batch.results.update({s: result for s in stream_ids if (result := self._left_unread(batch.known[s]))})
-        await self._fold_stale(batch, share=share)
+        await self._fold_stale(batch, share=share, before_decoding=before_decoding)
         batch.read = [s for s in stream_ids if s not in batch.results]
         batch.pages = await self._logs.read(
-            [PageRequest(s, _start(batch.known[s])) for s in batch.read], share=share
+            [PageRequest(s, _start(batch.known[s])) for s in batch.read],
+            share=share,
+            before_decoding=before_decoding,
         )
         reach(Point.LOGS_READ)
         return batch
@@ -138,13 +140,15 @@ class Projector:
             row_version=stamp.version if stamp else 0,
         )
 
-    async def _fold_stale(self, batch: _Batch, *, share: float) -> None:
+    async def _fold_stale(self, batch: _Batch, *, share: float, before_decoding: Future[None] | None) -> None:
         """Go on folding the logs of stale rows from their start. Trimmed ones are left to be folded on."""
         stale = {
             stream_id: known
             for stream_id, known in batch.known.items()
             if stream_id not in batch.results and is_stale(known.row, self._projection.version)
         }
+        if stale and before_decoding:
+            await shield(before_decoding)
         for stream_id, upgrade in (await self._upgrades.advance(stale, share=share)).items():
             if upgrade.verdict is None or upgrade.verdict.refusal is not Refusal.TRIMMED:
                 self._note_upgrade(stream_id, stale[stream_id], upgrade, batch)

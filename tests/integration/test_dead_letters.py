@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,16 +16,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.letters import letters, make_due, skip, stopped, told
 from tests.projecting import Replica, run
 from tests.tallies import tallies
+from tests.versions import of_version
 from tests.waiting import wait_until
 from tests.writes import create_tallies
 from worker import Event, Keys, ProjectedRow, Projection
 from worker.blocked import Block, BlockedStreams
-from worker.events import EventId
+from worker.events import EventId, parse_entry
 from worker.letters import Letter, Reason
 from worker.log import Log, Page, PageRequest
 from worker.outcome import Outcome
+from worker.redis_client import pipelined
 from worker.store import Store
+from worker.suspects import Suspects
 from worker.transaction import LIMITS
+from worker.waiting import wait_for
 
 CAUGHT_UP, MORE, LOST, BLOCKED = Outcome.CAUGHT_UP, Outcome.MORE, Outcome.LOST, Outcome.BLOCKED
 
@@ -120,9 +125,9 @@ async def test_a_blocked_stream_is_left_unread_until_it_is_due(
     await tallying.project("a")
     read, asked = Log.read, list[str]()
 
-    async def note(log: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+    async def note(log: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
         asked.extend(str(request) for request in requests)
-        return await read(log, requests, share=share)
+        return await read(log, requests, **options)
 
     monkeypatch.setattr(Log, "read", note)
     assert await tallying.project("a") == [BLOCKED]
@@ -496,6 +501,38 @@ async def test_nothing_is_in_flight_while_a_server_is_waited_for(
     with pytest.raises(OperationalError):
         await replica.project("a")
     assert await replica.suspects.at_work() == []
+
+
+@pytest.mark.parametrize("version", [1, 2], ids=["same version", "newer version"])
+async def test_no_payload_is_decoded_before_it_is_written_down_what_is_in_flight(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    await replica.append("a", "user_message")
+    assert await replica.project("a") == [CAUGHT_UP]
+    await replica.append("a", "user_message")
+    if version > 1:
+        replica = Replica(replica.redis, replica.keys, replica.engine, of_version(version))
+    logs_read, begun = asyncio.Event(), asyncio.Event()
+    begin = Suspects.begin
+
+    async def begin_late(suspects: Suspects, stream_ids: Sequence[str]) -> None:
+        await wait_for(logs_read, 0.2)
+        await begin(suspects, stream_ids)
+        begun.set()
+
+    async def note_read(*arguments: Any) -> Any:
+        replies = await pipelined(*arguments)
+        logs_read.set()
+        return replies
+
+    def note_decoding(*arguments: Any) -> Any:
+        assert begun.is_set()
+        return parse_entry(*arguments)
+
+    monkeypatch.setattr(Suspects, "begin", begin_late)
+    monkeypatch.setattr("worker.log.pipelined", note_read)
+    monkeypatch.setattr("worker.log.parse_entry", note_decoding)
+    assert await replica.project("a") == [CAUGHT_UP]
 
 
 # Rows that somebody keeps locked.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -197,10 +198,10 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(
 ) -> None:
     read, failures = Log.read, [RedisConnectionError("away")] * 2
 
-    async def fail(log: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
+    async def fail(log: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
         if failures:
             raise failures.pop()
-        return await read(log, requests, share=share)
+        return await read(log, requests, **options)
 
     monkeypatch.setattr(Log, "read", fail)
     await running.reached("a", await running.emit("a", "user_message"))

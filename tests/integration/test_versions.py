@@ -178,9 +178,9 @@ async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves
     await second.append("a", "user_message", at="4-0")
     read = second.logs.read
 
-    async def after_the_loss(requests: Any, *, share: float = 1) -> Any:
+    async def after_the_loss(requests: Any, **options: Any) -> Any:
         await second.redis.xdel(second.keys.log("a"), "3-0", "4-0")
-        return await read(requests, share=share)
+        return await read(requests, **options)
 
     second.logs.read = after_the_loss  # type: ignore[method-assign]
     assert await settle(second) is Outcome.DIVERGED
@@ -245,9 +245,9 @@ async def test_parts_of_a_batch_share_what_may_be_read_of_stale_streams_at_a_tim
 ) -> None:
     shares, read = list[float](), Log.read
 
-    async def note(logs: Log, requests: Sequence[PageRequest], *, share: float = 1) -> list[Page]:
-        shares.append(share)
-        return await read(logs, requests, share=share)
+    async def note(logs: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
+        shares.append(options["share"])
+        return await read(logs, requests, **options)
 
     await projected_by_the_first(deployment)
     monkeypatch.setattr("worker.projector._PART_STREAMS", 1)
