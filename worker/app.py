@@ -162,7 +162,7 @@ def make_service(
         projection,
         consumer,
         feed,
-        Skims(redis, feed),
+        Skims(redis, feed, projection.types),
         FeedUpkeep(redis, feed, leases),
         handover,
         Deaths(leases, suspects, consumer),

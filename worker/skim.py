@@ -8,7 +8,7 @@ log, and then the group is moved past all these hints at once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -26,10 +26,12 @@ _MOST_HINTS = 100_000
 """Until all are collected nothing else is read, and no stop is noticed."""
 
 # KEYS: the partition. ARGV: the id after which to look, empty for where the group stands; the group; how many
-# hints at most. Returns the id that it looked after and the one to go on after, how many hints there were,
-# the streams that they name, each once, and how many name none.
+# hints at most; the types that are projected. Returns the id that it looked after and the one to go on after,
+# how many hints there were, the streams that those of such types, or of none, name, each once, and how many
+# hints name no stream.
 _COLLECT = Script("""
-local after = ARGV[1]
+local after, projected = ARGV[1], {['']=true}
+for at = 4, #ARGV do projected[ARGV[at]] = true end
 if after == '' then
   local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
   for _, group in ipairs(groups.err and {} or groups) do
@@ -43,16 +45,14 @@ local began = after
 local hints = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', ARGV[3])
 local seen, streams, mute = {}, {}, 0
 for _, hint in ipairs(hints) do
-  local fields, stream = hint[2], nil
-  for at = #fields - 1, 1, -2 do
-    if fields[at] == 'stream' then
-      stream = fields[at + 1]
-      break
-    end
+  local fields, stream, type = hint[2], nil, ''
+  for at = 1, #fields, 2 do
+    if fields[at] == 'stream' then stream = fields[at + 1] end
+    if fields[at] == 'type' then type = fields[at + 1] end
   end
   if not stream then
     mute = mute + 1
-  elseif not seen[stream] then
+  elseif projected[type] and not seen[stream] then
     seen[stream] = true
     streams[#streams + 1] = stream
   end
@@ -109,9 +109,10 @@ class Skims:
     another replica or the group is joined again.
     """
 
-    def __init__(self, redis: Redis, feed: Feed) -> None:
+    def __init__(self, redis: Redis, feed: Feed, types: Collection[str]) -> None:
         self._redis = redis
         self._feed = feed
+        self._types = sorted(types)
         self._skims: dict[int, _Skim] = {}
 
     async def begin(self) -> list[Hint]:
@@ -127,8 +128,9 @@ class Skims:
     async def _collect(self, partition: int) -> _Skim:
         skim, count = _Skim(b"", b""), _HINTS_A_STEP
         while count == _HINTS_A_STEP and len(skim.streams) < _MOST_STREAMS and skim.hints < _MOST_HINTS:
+            arguments = [skim.end, self._feed.group, _HINTS_A_STEP, *self._types]
             began, skim.end, count, spelled, mute = await _COLLECT(
-                self._redis, [self._feed.names[partition]], [skim.end, self._feed.group, _HINTS_A_STEP]
+                self._redis, [self._feed.names[partition]], arguments
             )
             skim.begin = skim.begin or began
             streams = [parse_stream_id(raw) for raw in spelled]

@@ -14,6 +14,7 @@ from worker.hint import Hint
 from worker.skim import Skims
 
 FULL = 10
+TYPES = {"user_message"}
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ async def last_hint(client: Redis, keys: Keys) -> bytes:
 
 async def test_a_backlog_is_skimmed_to_its_streams_each_once(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, *["a", "b", "a", "c", "b"] * 1_000)
-    hints = await Skims(client, feed).begin()
+    hints = await Skims(client, feed, TYPES).begin()
     assert sorted(stream_ids(hints)) == ["a", "b", "c"]
     assert all(hint.skimmed for hint in hints)
 
@@ -61,11 +62,23 @@ async def test_only_so_many_hints_are_skimmed_at_a_time(
 ) -> None:
     monkeypatch.setattr(skim, "_MOST_HINTS", 2_000)
     feed = await behind(client, keys, *["a"] * 2_000, "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     assert stream_ids(hints) == ["a"]
     await skims.settle(hints)
     assert stream_ids(await read_all(client, keys, feed)) == ["b"]
+
+
+async def test_hints_of_types_that_are_not_projected_name_no_streams(client: Redis, keys: Keys) -> None:
+    feed = await behind(client, keys)
+    kinds: list[Any] = [{"type": "delta"}, {"type": "user_message"}, {"type": ""}, {}]
+    for number, kind in enumerate(kinds):
+        await client.xadd(keys.feed(0), {"stream": f"s{number}", **kind})
+    skims = Skims(client, feed, TYPES)
+    hints = await skims.begin()
+    assert sorted(stream_ids(hints)) == ["s1", "s2", "s3"]
+    await skims.settle(hints)
+    assert await delivered(client, keys) == await last_hint(client, keys)
 
 
 async def test_where_a_read_was_not_full_nothing_is_skimmed(client: Redis, keys: Keys) -> None:
@@ -74,20 +87,20 @@ async def test_where_a_read_was_not_full_nothing_is_skimmed(client: Redis, keys:
     await add_hints(client, keys, "a")
     await read_all(client, keys, feed)
     await add_hints(client, keys, "b")
-    assert await Skims(client, feed).begin() == []
+    assert await Skims(client, feed, TYPES).begin() == []
     assert stream_ids(await read_all(client, keys, feed)) == ["b"]
 
 
 async def test_a_full_read_of_all_that_there_was_sets_nothing_aside(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys)
-    assert await Skims(client, feed).begin() == []
+    assert await Skims(client, feed, TYPES).begin() == []
     await add_hints(client, keys, "b")
     assert stream_ids(await read_all(client, keys, feed)) == ["b"]
 
 
 async def test_the_group_is_moved_only_once_every_stream_is_settled(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a", "b", "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     before, last = await delivered(client, keys), await last_hint(client, keys)
     one, other = await skims.begin()
     await skims.settle([one])
@@ -101,7 +114,7 @@ async def test_the_group_is_moved_only_once_every_stream_is_settled(client: Redi
 
 async def test_a_skimmed_partition_is_not_read_meanwhile(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     await add_hints(client, keys, "b")
     assert await feed.read(FULL) == []
@@ -111,7 +124,7 @@ async def test_a_skimmed_partition_is_not_read_meanwhile(client: Redis, keys: Ke
 
 async def test_redis_goes_on_counting_what_the_group_has_read(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, *["a", "b"] * 700)
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     await skims.settle(await skims.begin())
     [group] = await client.xinfo_groups(keys.feed(0))
     counts = "entries-read" in group  # from Redis 7 on
@@ -120,7 +133,7 @@ async def test_redis_goes_on_counting_what_the_group_has_read(client: Redis, key
 
 async def test_who_dies_while_skimming_leaves_every_hint_to_others(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a", "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     [hint, _] = await skims.begin()
     await skims.settle([hint])
     heir = feed_of(client, keys, consumer="heir")
@@ -131,7 +144,7 @@ async def test_who_dies_while_skimming_leaves_every_hint_to_others(client: Redis
 @pytest.mark.parametrize("how", ["joined again", "let go"])
 async def test_a_skim_is_forgotten_with_the_place_in_the_group(client: Redis, keys: Keys, how: str) -> None:
     feed = await behind(client, keys, "a", "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     if how == "joined again":
         await feed.join()
@@ -146,7 +159,7 @@ async def test_a_skim_is_forgotten_with_the_place_in_the_group(client: Redis, ke
 
 async def test_a_group_is_never_moved_back(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     other = feed_of(client, keys, consumer="other")
     await other.join()
@@ -162,7 +175,7 @@ async def test_what_another_replica_has_read_meanwhile_is_not_counted_twice(
     client: Redis, keys: Keys
 ) -> None:
     feed = await behind(client, keys, "a", "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     other = feed_of(client, keys, consumer="other")
     await other.join()
@@ -179,7 +192,7 @@ async def test_a_skim_that_begins_while_the_one_before_ends_is_not_forgotten(
     client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = await behind(client, keys, "a")
-    skims, later = Skims(client, feed), list[Hint]()
+    skims, later = Skims(client, feed, TYPES), list[Hint]()
     hints = await skims.begin()
     move_past = skim._MOVE_PAST
 
@@ -203,7 +216,7 @@ async def test_a_skim_that_begins_while_the_one_before_ends_is_not_forgotten(
 
 async def test_the_group_is_not_moved_in_a_feed_that_was_made_anew(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     await client.delete(keys.feed(0))
     await feed_of(client, keys, consumer="other").join()
@@ -213,7 +226,7 @@ async def test_the_group_is_not_moved_in_a_feed_that_was_made_anew(client: Redis
 
 async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     other = feed_of(client, keys, consumer="other")
     await other.join()
@@ -226,7 +239,7 @@ async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(client: Red
 
 async def test_a_stream_that_does_not_get_on_is_hinted_at_anew(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a", "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     by_stream = {hint.stream_id: hint for hint in await skims.begin()}
     await skims.put_off([by_stream["a"]])
     await skims.settle([by_stream["b"]])
@@ -235,7 +248,7 @@ async def test_a_stream_that_does_not_get_on_is_hinted_at_anew(client: Redis, ke
 
 async def test_a_stream_that_goes_on_not_getting_on_is_hinted_at_once_only(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a", "b")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     by_stream = {hint.stream_id: hint for hint in await skims.begin()}
     await skims.put_off([by_stream["a"]])
     await skims.put_off([by_stream["a"]])
@@ -248,7 +261,7 @@ async def test_hints_that_say_nothing_are_counted_and_passed_over(client: Redis,
     feed = await behind(client, keys)
     for field, value in (("other", b"a"), ("stream", b"\xff"), ("stream", b"a")):
         await client.xadd(keys.feed(0), {field: value})
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     assert stream_ids(hints) == ["a"]
     await skims.settle(hints)
@@ -260,14 +273,14 @@ async def test_hints_that_say_nothing_are_not_counted_twice_where_they_are_read_
 ) -> None:
     feed = await behind(client, keys)
     await client.xadd(keys.feed(0), {"other": b"a"})
-    assert await Skims(client, feed).begin() == []
+    assert await Skims(client, feed, TYPES).begin() == []
     assert await read_all(client, keys, feed) == []
     assert feed.malformed == 1
 
 
 async def test_a_feed_that_was_deleted_meanwhile_ends_the_skim(client: Redis, keys: Keys) -> None:
     feed = await behind(client, keys, "a")
-    skims = Skims(client, feed)
+    skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     await client.delete(keys.feed(0))
     await skims.settle(hints)
