@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 
 _LEASE_MARGIN = timedelta(seconds=2)
 _ASKED_IN_A_LEASE = 10
-_STEP_KEYS = 500
+_STEP_KEYS = 1_000
+_STEP_ROWS = 500
 _ROWS_A_SWEEP = 5_000
 _LOOK_AGAIN_AFTER = timedelta(minutes=10)
 _REPORT_LIVES = timedelta(minutes=10)
@@ -269,15 +270,15 @@ class Sweep:
     async def _look_at_rows(self) -> int:
         """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""
         vanished = 0
-        for _ in range(_ROWS_A_SWEEP // _STEP_KEYS):
-            stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_KEYS)
+        for _ in range(_ROWS_A_SWEEP // _STEP_ROWS):
+            stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_ROWS)
             last_ids = await self._logs.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
                 if last_id is None or last_id == NO_STREAM:
                     vanished += 1
                     if stream_id not in self._settled or self._settled.get(stream_id) is not None:
                         await self._queue(stream_id, None)
-            self._rows_seen_to = stream_ids[-1] if len(stream_ids) == _STEP_KEYS else ""
+            self._rows_seen_to = stream_ids[-1] if len(stream_ids) == _STEP_ROWS else ""
             if not self._rows_seen_to:
                 break
         return vanished
@@ -302,7 +303,7 @@ class Sweep:
 
         A straggler may have written another entry to a log that was deleted, such as a token delta.
         """
-        abandoned = await self._store.abandoned(_STEP_KEYS)
+        abandoned = await self._store.abandoned(_STEP_ROWS)
         findings = await self._logs.find_projected([PageRequest(s, None) for s in abandoned])
         gone = [finding.stream_id for finding in findings if not finding.news]
         if gone:

@@ -24,6 +24,7 @@ from tests.benchmarks.meter import spent
 from tests.benchmarks.workload import Workload
 from tests.benchmarks.world import World
 from tests.waiting import wait_until
+from worker.feed_backlog import feed_backlog
 from worker.sweep import SweepReport
 
 GROWTH, REPLICAS, IDLE, MEMORY = "growth", "replicas", "idle streams", "memory"
@@ -81,7 +82,10 @@ async def _append(world: World, workload: Workload) -> None:
 
 
 async def _settled(world: World, streams: int, since: float) -> bool:
-    """Whether a sweep that began after this Unix time has seen all streams and found no news."""
+    """Whether no hint is left, and a sweep that began after this Unix time has found no news in any stream."""
+    backlog = await feed_backlog(world.redis, world.keys, strategies.name)
+    if backlog.waiting or backlog.pending:
+        return False
     stored = await world.redis.get(world.keys.sweep_report(strategies.name))
     report = SweepReport.parse(stored) if stored is not None else None
     return (
