@@ -166,12 +166,12 @@ async def test_what_waits_behind_an_event_is_counted(engine: AsyncEngine, client
 
 
 async def test_counting_what_waits_ends_somewhere(engine: AsyncEngine, client: Redis, keys: Keys) -> None:
-    await append(client, keys, "chat", *["user_message"] * 2_500)
+    await append(client, keys, "chat", *["user_message"] * 6_000)
     await stop(engine, "chat", "1-0")
     found = await inspect_letter(await only_letter(engine), Store(engine, strategies), logs_of(client, keys))
     assert not found.counted
     assert found.waiting is not None
-    assert 1_000 <= found.waiting < 2_499
+    assert 1_000 <= found.waiting < 5_999
 
 
 @pytest.mark.parametrize(("position", "blocks"), [("9-0", True), ("10-0", False), ("11-0", False)])
