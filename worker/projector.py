@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 _MAX_UNREADABLE = 10_000
 _PART_STREAMS = 64
+_PARTS_IN_MEMORY = 4
+"""Two that are read, one that is folded, and one that is written."""
 
 
 @dataclass(slots=True)
@@ -95,7 +97,9 @@ class Projector:
             results.update(batch.results)
 
         parts = [stream_ids[at : at + _PART_STREAMS] for at in range(0, len(stream_ids), _PART_STREAMS)]
-        read = partial(self._read, share=1 / max(len(parts), 1), before_decoding=before_decoding)
+        read = partial(
+            self._read, share=1 / max(1, min(len(parts), _PARTS_IN_MEMORY)), before_decoding=before_decoding
+        )
         await overlap(parts, read, fold, write)
         self.tally.batches += 1
         return results

@@ -132,13 +132,14 @@ class Store:
         ordered = sorted(writes, key=lambda write: write.stream_id.encode())
         async with writing(self._engine) as connection:
             rule = await self._prepare_rule(connection, ordered)
-            if rule and _concerns_others(rule, ordered):
+            concerns_others = rule is not None and _concerns_others(rule, ordered)
+            if rule and concerns_others:
                 # These must be waited for, and rows are locked in the order of their keys: all of them, now.
                 to_lock = {w.stream_id for w in ordered if w.loaded}.union(rule.affected)
                 self._refuse_newer(await self._table.lock(connection, to_lock), rule.affected)
             won = await self._table.insert(connection, [w for w in ordered if not w.loaded])
             won |= await self._table.update(connection, [w for w in ordered if w.loaded])
-            if rule:
+            if rule and (won or concerns_others):
                 await rule.apply(won)
             await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
             reach(Point.ROWS_WRITTEN)

@@ -216,17 +216,18 @@ class Table:
             updated_at = "i.updated_at" if group[0].replace else "coalesce(i.updated_at, t.updated_at)"
             ids, generations, versions = range(len(keyed) + 1, len(keyed) + 4)
             sql = f"""
-                WITH locked AS MATERIALIZED (
+                WITH worker_locked AS MATERIALIZED (
                     SELECT stream_id FROM {self.name} WHERE stream_id = ANY($1::text[])
                     ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE SKIP LOCKED)
                 UPDATE {self.name} AS t
                 SET {assignments}, updated_at = {updated_at}
                 FROM {self._unnest(keyed)}
                 JOIN unnest($1::text[], ${ids}::text[], ${generations}::int[], ${versions}::int[])
-                    AS loaded(stream_id, last_event_id, generation, version) USING (stream_id)
-                JOIN locked USING (stream_id)
-                WHERE t.stream_id = i.stream_id AND t.generation = loaded.generation
-                  AND t.version = loaded.version AND t.last_event_id IS NOT DISTINCT FROM loaded.last_event_id
+                    AS worker_loaded(stream_id, last_event_id, generation, version) USING (stream_id)
+                JOIN worker_locked USING (stream_id)
+                WHERE t.stream_id = i.stream_id
+                  AND t.last_event_id IS NOT DISTINCT FROM worker_loaded.last_event_id
+                  AND t.generation = worker_loaded.generation AND t.version = worker_loaded.version
                 RETURNING t.stream_id"""
             values = (*self._arrays(keyed, group), *loaded)
             updated |= {row[0] for row in await fetch(connection, sql, *values)}

@@ -54,11 +54,11 @@ async def test_events_that_wait_are_counted_and_the_oldest_told(replica: Replica
 
 
 async def test_counting_what_waits_is_given_up_where_it_is_much(replica: Replica) -> None:
-    await replica.append_many("a", *["user_message"] * 9_000)
+    await replica.append_many("a", *["user_message"] * 6_000)
     waiting = (await look(replica)).waiting
     assert waiting is not None
     assert not waiting.counted
-    assert 1_000 <= waiting.events < 9_000
+    assert 1_000 <= waiting.events < 6_000
 
 
 async def test_a_log_without_a_row_tells_the_row_that_would_be(replica: Replica) -> None:

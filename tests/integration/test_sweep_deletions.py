@@ -103,7 +103,7 @@ async def test_a_row_that_was_set_back_by_hand_is_folded_anew_when_the_sweep_loo
 async def test_however_many_rows_there_are_every_vanished_log_is_noticed(
     replica: SweepingReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_STEP_KEYS", 3)
+    monkeypatch.setattr(sweep, "_STEP_ROWS", 3)
     monkeypatch.setattr(sweep, "_ROWS_A_SWEEP", 6)
     streams = [f"s{number:02}" for number in range(20)]
     for stream_id in streams:

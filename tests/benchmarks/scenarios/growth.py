@@ -82,7 +82,7 @@ async def _append(world: World, workload: Workload) -> None:
 
 
 async def _settled(world: World, streams: int, since: float) -> bool:
-    """Whether no hint is left, and a sweep that began after this Unix time has found no news in any stream."""
+    """Whether no hint is left, and a sweep that began after this Unix time has found no news."""
     backlog = await feed_backlog(world.redis, world.keys, strategies.name)
     if backlog.waiting or backlog.pending:
         return False
