@@ -83,7 +83,8 @@ def _draw_rates(axes: Axes, title: str, figures: Sequence[Figure]) -> None:
 
 def _draw_latencies(axes: Axes, figures: Sequence[Figure]) -> None:
     names = [f"{figure.scenario}: {figure.subject}" for figure in figures]
-    bars = axes.barh(names, [figure.median for figure in figures], color=_WORKER_COLOUR, height=0.6)
+    colours = [_colour(figure.subject.partition(",")[0]) for figure in figures]
+    bars = axes.barh(names, [figure.median for figure in figures], color=colours, height=0.6)
     axes.bar_label(bars, [number(figure.median) for figure in figures], padding=3)
     axes.margins(x=0.08)
     _finish(axes, "From XADD to the row that a reader sees", "milliseconds (median of runs)")
