@@ -1,7 +1,7 @@
 """The table of one projection: statements on its rows, within transactions that others open.
 
-All statements address a batch with arrays and ``unnest``. Rows are always locked in the order of their keys,
-so that two replicas that write the same rows cannot wait for each other.
+All statements address a batch with arrays and ``unnest``. Rows are locked in the order of their keys, or
+passed over where another transaction has locked them, so that no two ever wait for each other.
 """
 
 from __future__ import annotations
