@@ -27,7 +27,8 @@ The parts
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
-`log`, `extent`, `feed` reading logs; how far they reach; this replica's place in the consumer group
+`log`, `log_scan`       reading logs; looking over all of them; `extent` is how far one reaches
+`feed`                  this replica's place in the consumer group
 `feed_backlog`          how much waits in the feed, and for how long
 `skim`                  deep backlogs of hints passed over as a whole, once their streams are projected
 `feed_upkeep`           the feed kept in order: what dead and slow replicas had in hand, trimming

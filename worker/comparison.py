@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker import letters
 from worker.difference import Columns, Difference, differences
 from worker.log import Log
+from worker.log_scan import LogScan
 from worker.projection import Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.row import RawJson
@@ -47,7 +48,8 @@ async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) 
     async with engine.connect() as connection:
         skipped = await letters.skipped(connection, projection.name)
     folded: dict[str, FoldedLog] = {}
-    streams = sorted({stream_id async for found in logs.all_streams() for stream_id in found})
+    scan = LogScan(logs.redis, logs.keys)
+    streams = sorted({stream_id async for found in scan.all_streams() for stream_id in found})
     for at in range(0, len(streams), _FOLDED_AT_ONCE):
         some = streams[at : at + _FOLDED_AT_ONCE]
         requests = [ReplayRequest(s, skipped.get(s, ())) for s in some]

@@ -1,10 +1,9 @@
-"""Reading and scanning logs. Nothing here writes."""
+"""Reading logs, page by page. Nothing here writes."""
 
 from __future__ import annotations
 
-import re
 from asyncio import Future, shield
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,16 +17,12 @@ from worker.events import (
     OtherEntry,
     SkippedEvent,
     parse_entry,
-    parse_stream_id,
     type_field,
 )
 from worker.extent import Extent, read_extents
 from worker.keys import Keys
 from worker.overlap import Turns
-from worker.redis_client import Script, pipelined, refused
-
-NO_STREAM: Final = "no stream"
-"""In place of an event id: the key holds something else."""
+from worker.redis_client import pipelined, refused
 
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
@@ -41,35 +36,6 @@ _MIN_ENTRIES = 2  # The entry to start from, and one more.
 _MAX_ENTRIES = 4_000
 _ENTRY_BYTES_AT_FIRST = 16_000.0
 _ENTRY_OVERHEAD_BYTES = 50
-_SCAN_KEYS = 500
-
-# XREVRANGE from the client would send the whole last entry of every log, only to learn its id.
-_LAST_IDS = Script("""
-local ids = {}
-for at, key in ipairs(KEYS) do
-  local last = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
-  if last.err and string.sub(last.err, 1, 9) ~= 'WRONGTYPE' then return last end
-  ids[at] = last.err and 0 or last[1] and last[1][1] or false
-end
-return ids
-""")
-
-
-# One step of SCAN with the last id of each log, one after the other: empty where there is none, and a word
-# that is no id where the key holds something else.
-#
-# ARGV: cursor, pattern, how many keys, how long their prefix is.
-_SCAN_ENDS = Script("""
-local step = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
-local found = {step[1]}
-for _, key in ipairs(step[2]) do
-  local last = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
-  if last.err and string.sub(last.err, 1, 9) ~= 'WRONGTYPE' then return last end
-  found[#found + 1] = string.sub(key, ARGV[4] + 1)
-  found[#found + 1] = last.err and 'no stream' or last[1] and last[1][1] or ''
-end
-return found
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +115,6 @@ class Log:
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
-        self._pattern = re.sub(r"([*?\[\]\\])", r"\\\1", keys.log_prefix) + "*"
 
     async def read(
         self,
@@ -258,11 +223,6 @@ class Log:
         )
         return dict(zip(stream_ids, found, strict=True))
 
-    async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
-        """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""
-        replies = await _LAST_IDS(self.redis, [self.keys.log(stream_id) for stream_id in stream_ids])
-        return [NO_STREAM if reply == 0 else reply.decode() if reply else None for reply in replies]
-
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
         """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded.
 
@@ -293,41 +253,6 @@ class Log:
                 return Finding(request.stream_id, news=True, oldest=raw_id.decode())
             untyped += event_type is UNTYPED
         return Finding(request.stream_id, news=False, read_to=last, untyped=untyped)
-
-    async def all_streams(self) -> AsyncGenerator[list[str], None]:
-        """The streams of all keys of logs, step by step, as `scan` finds them; one may come twice."""
-        cursor, done = 0, False
-        while not done:
-            cursor, stream_ids, _ = await self.scan(cursor, _SCAN_KEYS)
-            done = cursor == 0
-            yield stream_ids
-
-    async def scan_ends(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
-        """One step through all keys of logs as the server sends it: the next cursor, and what follows the
-        prefix in the name of each key, with the id of its last entry: empty where there is none, NO_STREAM
-        where the key holds something else."""
-        prefix_bytes = len(self.keys.log_prefix.encode())
-        cursor, *found = await _SCAN_ENDS(self.redis, [], [cursor, self._pattern, count, prefix_bytes])
-        return int(cursor), dict(zip(found[::2], found[1::2], strict=True))
-
-    async def scan(self, cursor: int, count: int) -> tuple[int, list[str], list[bytes]]:
-        """One step through all keys of logs: the next cursor (0: done), stream ids, and keys that spell none.
-
-        Keys that hold something else than a stream are among them; `last_ids` tells. As with SCAN, a key may
-        come twice, and one that exists all the time comes at least once.
-        """
-        cursor, names = await self.redis.scan(cursor, match=self._pattern, count=count)
-        prefix_bytes = len(self.keys.log_prefix.encode())
-        streams: list[str] = []
-        unusable: list[bytes] = []
-        for name in names:
-            assert isinstance(name, bytes)
-            stream_id = parse_stream_id(name[prefix_bytes:])
-            if stream_id is None:
-                unusable.append(name)
-            else:
-                streams.append(stream_id)
-        return int(cursor), streams, unusable
 
 
 def _is_no_stream(reply: Any) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 
 from worker.errors import ScopeError
-from worker.log import NO_STREAM, Log
+from worker.log import Log
+from worker.log_scan import NO_STREAM, LogScan
 from worker.projection import Projection
 from worker.store import Store
 from worker.trouble import Trouble, classify, describe, sqlstate
@@ -98,7 +99,7 @@ async def projected_streams(store: Store, stream_ids: Sequence[str]) -> list[str
 
 async def has_logs(logs: Log) -> bool:
     """Whether there is any log."""
-    async with aclosing(logs.all_streams()) as steps:
+    async with aclosing(LogScan(logs.redis, logs.keys).all_streams()) as steps:
         async for found in steps:
             if found:
                 return True
@@ -107,9 +108,10 @@ async def has_logs(logs: Log) -> bool:
 
 async def streams_of_logs(logs: Log) -> set[str]:
     """All streams that have a log."""
+    scan = LogScan(logs.redis, logs.keys)
     streams: set[str] = set()
-    async for found in logs.all_streams():
+    async for found in scan.all_streams():
         new = [stream_id for stream_id in found if stream_id not in streams]
-        last_ids = await logs.last_ids(new) if new else []
+        last_ids = await scan.last_ids(new) if new else []
         streams.update(s for s, last_id in zip(new, last_ids, strict=True) if last_id != NO_STREAM)
     return streams

@@ -18,6 +18,7 @@ from worker.arguments import chosen_projection
 from worker.changes import Change
 from worker.events import EventId
 from worker.log import Log
+from worker.log_scan import LogScan
 from worker.migrate import check_schema
 from worker.past import Loss, Past, row_changes
 from worker.projection import Projection
@@ -158,7 +159,7 @@ def _of_columns(changes: tuple[Change, ...], columns: Collection[str]) -> tuple[
 
 async def _is_known(look: Look, reach: _Reach) -> bool:
     """Whether there is a log or a row; else it is said that there is neither."""
-    [last_id] = await reach.logs.last_ids([look.stream_id])
+    [last_id] = await LogScan(reach.logs.redis, reach.logs.keys).last_ids([look.stream_id])
     if last_id is not None or await Store(reach.engine, reach.projection).stamps([look.stream_id]):
         return True
     _complain_of_nothing(look)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from worker.difference import excerpts
 from worker.finding import Finding, Obstacle
-from worker.log import Log
+from worker.log_scan import LogScan
 from worker.store import Store
 from worker.verify import Verifier, in_parts, suspicious
 
@@ -104,10 +104,10 @@ class Surveyor:
     """Verifies many streams, a few at a time. ``advance`` hears how many rows each step was about."""
 
     def __init__(
-        self, verifier: Verifier, logs: Log, store: Store, advance: Callable[[int], None] = lambda _: None
+        self, verifier: Verifier, scan: LogScan, store: Store, advance: Callable[[int], None] = lambda _: None
     ) -> None:
         self._verifier = verifier
-        self._logs = logs
+        self._scan = scan
         self._store = store
         self._advance = advance
 
@@ -138,7 +138,7 @@ class Surveyor:
             yield stream_ids
             self._advance(len(stream_ids))
             stream_ids = await self._store.streams_after(stream_ids[-1], _STEP)
-        async for found in self._logs.all_streams():
+        async for found in self._scan.all_streams():
             positions = await self._store.positions(found) if found else {}
             yield [stream_id for stream_id in dict.fromkeys(found) if positions.get(stream_id) is None]
 

@@ -21,7 +21,8 @@ from worker.diverged import DivergedStreams
 from worker.events import EventId, is_event_id, parse_stream_id
 from worker.handover import Handover
 from worker.keys import Keys
-from worker.log import NO_STREAM, Finding, Log, PageRequest
+from worker.log import Finding, Log, PageRequest
+from worker.log_scan import NO_STREAM, LogScan
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
 from worker.settled import Settled
@@ -88,6 +89,7 @@ class Sweep:
         self._redis = redis
         self._keys = keys
         self._logs = logs
+        self._scan = LogScan(redis, keys)
         self._store = store
         self._cache = cache
         self._pending = pending
@@ -154,7 +156,7 @@ class Sweep:
         self._unusable.start_of_sweep()
         cursor = 0
         while True:
-            cursor, ends = await self._logs.scan_ends(cursor, _STEP_KEYS)
+            cursor, ends = await self._scan.scan_ends(cursor, _STEP_KEYS)
             report.streams += len(ends)
             await self._look_at_logs(self._moved(self._settled.others(ends), report), report)
             if cursor == 0:
@@ -272,7 +274,7 @@ class Sweep:
         vanished = 0
         for _ in range(_ROWS_A_SWEEP // _STEP_ROWS):
             stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_ROWS)
-            last_ids = await self._logs.last_ids(stream_ids) if stream_ids else []
+            last_ids = await self._scan.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
                 if last_id is None or last_id == NO_STREAM:
                     vanished += 1

@@ -9,6 +9,7 @@ from worker.app import Servers, connect, make_log
 from worker.arguments import chosen_projections
 from worker.finding import Obstacle
 from worker.log import Log
+from worker.log_scan import LogScan
 from worker.migrate import check_schema
 from worker.progress import Count, shown
 from worker.projection import Projection
@@ -46,12 +47,13 @@ async def _verify(
     settings: Settings, servers: Servers, projection: Projection, selection: Selection, *, fix: bool
 ) -> Verified:
     logs, store = make_log(settings, servers.redis, projection), Store(servers.engine, projection)
+    scan = LogScan(servers.redis, settings.keys)
     verifier = Verifier(logs, servers.engine, projection, patience=settings.patience)
     survey = Survey(selection.limit)
     named = list(dict.fromkeys(selection.stream_ids or ()))
     total = len(named) or sum((await store.count_rows()).values())
     with shown(projection.name, things="rows", at_once=False) as screen:
-        surveyor = Surveyor(verifier, logs, store, Count(screen, total).add)
+        surveyor = Surveyor(verifier, scan, store, Count(screen, total).add)
         if named:
             await surveyor.survey_streams(named, survey)
         else:
@@ -63,7 +65,7 @@ async def _verify(
             count = Count(screen, len(survey.drifted))
             verified.rebuilt = await _rebuild(servers, projection, logs, survey.drifted, count)
         verified.after = Survey(selection.limit)
-        await Surveyor(verifier, logs, store).survey_streams(survey.drifted, verified.after)
+        await Surveyor(verifier, scan, store).survey_streams(survey.drifted, verified.after)
     return verified
 
 

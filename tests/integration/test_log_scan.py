@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.logs import append, logs_of
 from worker import Keys
-from worker.log import NO_STREAM, Log
+from worker.log_scan import NO_STREAM, LogScan
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis
     await client.xdel(keys.log("emptied"), "1-0")
     await client.set(keys.log("text"), "x")
     streams = ["missing", "a", "text", "emptied", "a"]
-    logs = logs_of(client, keys)
-    extents = await logs.extents(dict.fromkeys(streams))
+    scan = LogScan(client, keys)
+    extents = await logs_of(client, keys).extents(dict.fromkeys(streams))
     assert {s: extent.first_id for s, extent in extents.items()} == {
         "missing": None,
         "a": "1-0",
@@ -35,26 +35,26 @@ async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis
         "emptied": None,
     }
     assert {s for s, extent in extents.items() if not extent.exists} == {"missing"}
-    assert await logs.last_ids(streams) == [None, "3-0", NO_STREAM, None, "3-0"]
+    assert await scan.last_ids(streams) == [None, "3-0", NO_STREAM, None, "3-0"]
 
 
 async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(client: Redis, keys: Keys) -> None:
     await append(client, keys, "a", "delta")
-    logs = logs_of(client, keys)
+    scan = LogScan(client, keys)
     for _ in range(2):
         await client.script_flush()
-        assert await logs.last_ids(["a"]) == ["1-0"]
+        assert await scan.last_ids(["a"]) == ["1-0"]
 
 
 # Scanning.
 
 
-async def scan_all(logs: Log) -> tuple[list[str], list[bytes]]:
+async def scan_all(scan: LogScan) -> tuple[list[str], list[bytes]]:
     """All streams, and all keys that spell none, each once."""
     streams, misnamed = set[str](), set[bytes]()
     cursor = None
     while cursor != 0:
-        cursor, found, others = await logs.scan(cursor or 0, 10)
+        cursor, found, others = await scan.scan(cursor or 0, 10)
         streams.update(found)
         misnamed.update(others)
     return sorted(streams), sorted(misnamed)
@@ -67,7 +67,7 @@ async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, keys: Keys
     await client.set(keys.log("text"), "x")
     await client.xadd(f"{keys.prefix}strea:other", {"a": "b"})
     await client.xadd(keys.feed(0), {"a": "b"})
-    assert await scan_all(logs_of(client, keys)) == (sorted([*streams, "text"]), [])
+    assert await scan_all(LogScan(client, keys)) == (sorted([*streams, "text"]), [])
 
 
 @pytest.mark.parametrize("glob", ["*", "?", "[a-z]", "[^a]", "a\\", "\\*", "]", "^"])
@@ -76,7 +76,7 @@ async def test_a_prefix_is_no_pattern(client: Redis, keys_prefix: str, glob: str
     await append(client, keys, "mine", "delta")
     await append(client, others, "theirs", "delta")
     await append(client, Keys(f"{keys_prefix}x"), "theirs", "delta")
-    assert await scan_all(logs_of(client, keys)) == (["mine"], [])
+    assert await scan_all(LogScan(client, keys)) == (["mine"], [])
 
 
 async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, keys: Keys) -> None:
@@ -85,7 +85,7 @@ async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, keys: K
     for name in names[1:]:
         await client.xadd(name, {"a": "b"})
     await client.set(names[0], "text")
-    assert await scan_all(logs_of(client, keys)) == (["a"], names)
+    assert await scan_all(LogScan(client, keys)) == (["a"], names)
 
 
 async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, keys: Keys) -> None:
@@ -94,8 +94,8 @@ async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, keys: Key
     await client.xdel(keys.log("emptied"), "1-0")
     await client.set(keys.log("text"), "x")
     await client.xadd(keys.log_prefix.encode() + b"\xff", {"type": "delta"}, id="7-0")
-    logs, cursor, found = logs_of(client, keys), None, dict[bytes, bytes]()
+    scan, cursor, found = LogScan(client, keys), None, dict[bytes, bytes]()
     while cursor != 0:
-        cursor, step = await logs.scan_ends(cursor or 0, 2)
+        cursor, step = await scan.scan_ends(cursor or 0, 2)
         found |= step
     assert found == {b"a": b"2-0", b"emptied": b"", b"text": NO_STREAM.encode(), b"\xff": b"7-0"}

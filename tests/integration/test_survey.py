@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.verifying import VerifyingReplica
 from worker import Keys, survey
 from worker.finding import Obstacle
+from worker.log_scan import LogScan
 from worker.survey import Survey, Surveyor
 
 STREAMS = [f"chat-{number}" for number in range(40)]
@@ -30,7 +31,7 @@ async def world(
 async def take(world: VerifyingReplica, share: float = 1.0) -> tuple[Survey, int]:
     """A survey, and how many rows its progress told of."""
     found, advanced = Survey(limit=100), list[int]()
-    surveyor = Surveyor(world.verifier, world.logs, world.store, advanced.append)
+    surveyor = Surveyor(world.verifier, LogScan(world.redis, world.keys), world.store, advanced.append)
     await surveyor.survey_table(share, found)
     return found, sum(advanced)
 
