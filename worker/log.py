@@ -47,6 +47,24 @@ class PageRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadTerms:
+    """What a read keeps to: no more than a ``share`` of the bytes that may be read at a time, and no payload
+    is decoded until ``before_decoding`` is done.
+    """
+
+    share: float = 1
+    before_decoding: Future[None] | None = None
+
+    async def may_decode(self) -> None:
+        """Wait until payloads may be decoded; what ``before_decoding`` raises is raised."""
+        if self.before_decoding:
+            await shield(self.before_decoding)  # Others wait for it, too.
+
+
+_UNBOUND: Final = ReadTerms()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Consecutive entries of one log.
 
@@ -116,21 +134,11 @@ class Log:
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
 
-    async def read(
-        self,
-        requests: Sequence[PageRequest],
-        *,
-        share: float = 1,
-        before_decoding: Future[None] | None = None,
-    ) -> list[Page]:
-        """One page of each log, in order; all of them no more than a ``share`` of what may be read.
-
-        Nothing is decoded until ``before_decoding`` is done; what that raises is raised.
-        """
+    async def read(self, requests: Sequence[PageRequest], terms: ReadTerms = _UNBOUND) -> list[Page]:
+        """One page of each log, in order, all of them on these terms."""
         pages: list[Page] = []
-        raw_pages = await self._read(requests, share)
-        if before_decoding:
-            await shield(before_decoding)
+        raw_pages = await self._read(requests, terms.share)
+        await terms.may_decode()
         turns = Turns()
         for request, raw in zip(requests, raw_pages, strict=True):
             pages.append(self._page(request.start, raw))

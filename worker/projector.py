@@ -5,7 +5,7 @@ A large batch is cut into parts, so that the servers have something to do while 
 
 from __future__ import annotations
 
-from asyncio import Future, shield
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from worker.fold_report import report_fold
 from worker.judgement import Refusal, replacement
 from worker.known_streams import KnownStreams, stamp_of
 from worker.letters import Heeded, letter_of, letters_of, stops
-from worker.log import Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest, ReadTerms
 from worker.outcome import Outcome, StreamResult, Tally
 from worker.overlap import Turns, overlap
 from worker.projection import Projection
@@ -97,27 +97,20 @@ class Projector:
             results.update(batch.results)
 
         parts = [stream_ids[at : at + _PART_STREAMS] for at in range(0, len(stream_ids), _PART_STREAMS)]
-        read = partial(
-            self._read, share=1 / max(1, min(len(parts), _PARTS_IN_MEMORY)), before_decoding=before_decoding
-        )
-        await overlap(parts, read, fold, write)
+        terms = ReadTerms(1 / max(1, min(len(parts), _PARTS_IN_MEMORY)), before_decoding)
+        await overlap(parts, partial(self._read, terms=terms), fold, write)
         self.tally.batches += 1
         return results
 
-    async def _read(
-        self, stream_ids: Sequence[str], *, share: float, before_decoding: Future[None] | None
-    ) -> _Batch:
+    async def _read(self, stream_ids: Sequence[str], terms: ReadTerms) -> _Batch:
         """Load rows, go on with stale ones, and read a page of each log from where its row stands."""
         batch = _Batch(await self._known.load(stream_ids))
         reach(Point.ROWS_LOADED)
         batch.results.update({s: result for s in stream_ids if (result := self._left_unread(batch.known[s]))})
-        await self._fold_stale(batch, share=share, before_decoding=before_decoding)
+        await self._fold_stale(batch, terms)
         batch.read = [s for s in stream_ids if s not in batch.results]
-        batch.pages = await self._logs.read(
-            [PageRequest(s, _start(batch.known[s])) for s in batch.read],
-            share=share,
-            before_decoding=before_decoding,
-        )
+        requests = [PageRequest(s, _start(batch.known[s])) for s in batch.read]
+        batch.pages = await self._logs.read(requests, terms)
         reach(Point.LOGS_READ)
         return batch
 
@@ -144,16 +137,14 @@ class Projector:
             row_version=stamp.version if stamp else 0,
         )
 
-    async def _fold_stale(self, batch: _Batch, *, share: float, before_decoding: Future[None] | None) -> None:
+    async def _fold_stale(self, batch: _Batch, terms: ReadTerms) -> None:
         """Go on folding the logs of stale rows from their start. Trimmed ones are left to be folded on."""
         stale = {
             stream_id: known
             for stream_id, known in batch.known.items()
             if stream_id not in batch.results and is_stale(known.row, self._projection.version)
         }
-        if stale and before_decoding:
-            await shield(before_decoding)
-        for stream_id, upgrade in (await self._upgrades.advance(stale, share=share)).items():
+        for stream_id, upgrade in (await self._upgrades.advance(stale, terms)).items():
             if upgrade.verdict is None or upgrade.verdict.refusal is not Refusal.TRIMMED:
                 self._note_upgrade(stream_id, stale[stream_id], upgrade, batch)
 

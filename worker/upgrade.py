@@ -15,7 +15,7 @@ from worker.cache import KnownStream
 from worker.events import EventId
 from worker.extent import Extent
 from worker.judgement import Verdict, judge
-from worker.log import Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest, ReadTerms
 from worker.projection import Projection
 from worker.replay import FoldedLog, fold_page
 from worker.row import RawJson
@@ -52,8 +52,8 @@ class Upgrades:
         self._logs = logs
         self._begun: dict[str, _Begun] = {}
 
-    async def advance(self, stale: Mapping[str, KnownStream], *, share: float) -> dict[str, Upgrade]:
-        """Fold a page more of each of these streams, all no more than a ``share`` of what may be read."""
+    async def advance(self, stale: Mapping[str, KnownStream], terms: ReadTerms) -> dict[str, Upgrade]:
+        """Fold a page more of each of these streams, read on these terms."""
         if not stale:
             return {}
         heads = {
@@ -68,7 +68,7 @@ class Upgrades:
             upgrades[stream_id] = Upgrade(verdict=verdict) if verdict else Upgrade()
         going_on = self._begin({s: head for s, head in heads.items() if not upgrades[s].verdict})
         requests = [PageRequest(s, self._begun[s].folded.read_to) for s in going_on]
-        pages = await self._logs.read(requests, share=share)
+        pages = await self._logs.read(requests, terms)
         folded = {
             s: self._fold(s, page, stale[s].heeded.skipped) for s, page in zip(going_on, pages, strict=True)
         }

@@ -23,7 +23,7 @@ from worker import Event, Keys, ProjectedRow, Projection
 from worker.blocked import Block, BlockedStreams
 from worker.events import EventId, parse_entry
 from worker.letters import Letter, Reason
-from worker.log import Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest, ReadTerms
 from worker.outcome import Outcome
 from worker.redis_client import pipelined
 from worker.store import Store
@@ -125,9 +125,9 @@ async def test_a_blocked_stream_is_left_unread_until_it_is_due(
     await tallying.project("a")
     read, asked = Log.read, list[str]()
 
-    async def note(log: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
+    async def note(log: Log, requests: Sequence[PageRequest], *terms: ReadTerms) -> list[Page]:
         asked.extend(str(request) for request in requests)
-        return await read(log, requests, **options)
+        return await read(log, requests, *terms)
 
     monkeypatch.setattr(Log, "read", note)
     assert await tallying.project("a") == [BLOCKED]

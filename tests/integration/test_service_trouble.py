@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,7 +18,7 @@ from worker import Keys, service
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.hint import Hint
-from worker.log import Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest, ReadTerms
 from worker.store import Loaded, Store
 
 
@@ -198,10 +197,10 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(
 ) -> None:
     read, failures = Log.read, [RedisConnectionError("away")] * 2
 
-    async def fail(log: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
+    async def fail(log: Log, requests: Sequence[PageRequest], *terms: ReadTerms) -> list[Page]:
         if failures:
             raise failures.pop()
-        return await read(log, requests, **options)
+        return await read(log, requests, *terms)
 
     monkeypatch.setattr(Log, "read", fail)
     await running.reached("a", await running.emit("a", "user_message"))

@@ -17,7 +17,7 @@ from worker.dead_letters import find_letters, skip_letter
 from worker.events import EventId
 from worker.extent import Extent
 from worker.letters import Reason, State
-from worker.log import Log, Page, PageRequest
+from worker.log import Log, Page, PageRequest, ReadTerms
 from worker.outcome import Outcome
 
 ROW_TYPES = ("user_message", "assistant_message", "user_message")
@@ -178,9 +178,9 @@ async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves
     await second.append("a", "user_message", at="4-0")
     read = second.logs.read
 
-    async def after_the_loss(requests: Any, **options: Any) -> Any:
+    async def after_the_loss(*arguments: Any, **options: Any) -> Any:
         await second.redis.xdel(second.keys.log("a"), "3-0", "4-0")
-        return await read(requests, **options)
+        return await read(*arguments, **options)
 
     second.logs.read = after_the_loss  # type: ignore[method-assign]
     assert await settle(second) is Outcome.DIVERGED
@@ -219,9 +219,9 @@ async def test_a_fold_that_goes_on_is_not_dropped_by_another_part_of_the_batch(
 ) -> None:
     clock, look, read, together = [0.0], Log.extents, Log.read, asyncio.Barrier(2)
 
-    async def read_together(logs: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
+    async def read_together(logs: Log, requests: Sequence[PageRequest], terms: ReadTerms) -> list[Page]:
         async with together:
-            return await read(logs, requests, **options)
+            return await read(logs, requests, terms)
 
     async def look_slowly(logs: Log, stream_ids: Mapping[str, str | None]) -> dict[str, Extent]:
         found = await look(logs, stream_ids)
@@ -245,9 +245,9 @@ async def test_parts_of_a_batch_share_what_may_be_read_of_stale_streams_at_a_tim
 ) -> None:
     shares, read = list[float](), Log.read
 
-    async def note(logs: Log, requests: Sequence[PageRequest], **options: Any) -> list[Page]:
-        shares.append(options["share"])
-        return await read(logs, requests, **options)
+    async def note(logs: Log, requests: Sequence[PageRequest], terms: ReadTerms) -> list[Page]:
+        shares.append(terms.share)
+        return await read(logs, requests, terms)
 
     await projected_by_the_first(deployment)
     monkeypatch.setattr("worker.projector._PART_STREAMS", 1)
