@@ -54,7 +54,8 @@ The parts
 `projected`, `watcher`  waiting for one's own write; the one who looks for all who wait
 `awaited`, `whereabouts` one event that is waited for; where its row and its log stand
 `moved`                 the message, after a commit, that wakes those who wait
-`sweep`, `unusable`     compares logs with rows; counts keys that cannot be projected
+`sweep`, `sweep_lease`  compares logs with rows; one replica at a time
+`unusable`              counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `watchdog`              ends the process when a handler never returns

@@ -27,13 +27,12 @@ from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
 from worker.settled import Settled
 from worker.store import Store
+from worker.sweep_lease import SweepLease
 from worker.unusable import UnusableKeys
 from worker.waiting import wait_for_any
 
 log = structlog.get_logger(__name__)
 
-_LEASE_MARGIN = timedelta(seconds=2)
-_ASKED_IN_A_LEASE = 10
 _STEP_KEYS = 1_000
 _STEP_ROWS = 500
 _ROWS_A_SWEEP = 5_000
@@ -95,12 +94,10 @@ class Sweep:
         self._pending = pending
         self._diverged = diverged
         self._projection = projection
-        self._consumer = consumer
         self._stop = stop
         self._handover = handover
         self._requested = asyncio.Event()
-        self._lease_ms = int((period + _LEASE_MARGIN).total_seconds() * 1000)
-        self._ask_for_lease_at = 0.0
+        self._lease = SweepLease(redis, keys.sweep_lease(projection), consumer, period)
         self._settled = Settled()
         self._queued: dict[str, str | None] = {}
         self._passed_on: dict[str, str | None] = {}
@@ -128,10 +125,14 @@ class Sweep:
         """Wait for so long, but no longer than until a sweep is requested or the worker stops."""
         await wait_for_any([self._requested, self._stop], seconds)
 
+    async def release_lease(self) -> None:
+        """Let another replica sweep at once."""
+        await self._lease.release()
+
     async def run_once(self) -> SweepReport | None:
         """Sweep all logs and a share of the rows; None when another replica has the lease, or at a stop."""
         requested = self._requested.is_set()
-        if not await self._hold_lease() and not requested:
+        if not await self._lease.hold() and not requested:
             return None
         self._requested.clear()
         if requested:
@@ -161,7 +162,7 @@ class Sweep:
             await self._look_at_logs(self._moved(self._settled.others(ends), report), report)
             if cursor == 0:
                 break
-            if self._stop.is_set() or not (await self._keep_lease() or requested):
+            if self._stop.is_set() or not (await self._lease.keep() or requested):
                 return None
         if not self._know_rows:
             await self._look_at_diverged()
@@ -174,28 +175,6 @@ class Sweep:
         name = self._keys.sweep_report(self._projection)
         await self._redis.set(name, orjson.dumps(report), px=_REPORT_LIVES)
         return report
-
-    async def _hold_lease(self) -> bool:
-        """Take or keep the lease. Losing it halfway only means that two replicas look at the same logs."""
-        name = self._keys.sweep_lease(self._projection)
-        self._ask_for_lease_at = time.monotonic() + self._lease_ms / 1000 / _ASKED_IN_A_LEASE
-        if await self._redis.set(name, self._consumer, nx=True, px=self._lease_ms):
-            return True
-        if await self._redis.get(name) != self._consumer.encode():
-            return False
-        return bool(await self._redis.pexpire(name, self._lease_ms))
-
-    async def _keep_lease(self) -> bool:
-        """Keep the lease through a long sweep; asks only now and then, since most sweeps take no time."""
-        if time.monotonic() < self._ask_for_lease_at:
-            return True
-        return await self._hold_lease()
-
-    async def release_lease(self) -> None:
-        """Let another replica sweep at once."""
-        name = self._keys.sweep_lease(self._projection)
-        if await self._redis.get(name) == self._consumer.encode():
-            await self._redis.delete(name)
 
     def _moved(self, ends: Mapping[bytes, bytes], report: SweepReport) -> dict[str, str]:
         """Where these logs end, without those that are empty; keys that can never be projected are noted."""
