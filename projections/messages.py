@@ -6,11 +6,11 @@ passes over entries whose payload is none.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from projections import turn as turns
 from projections.turn import JsonObject, call_key, text
-from worker import EventId
 
 THINKING_TYPES = frozenset({"message_start", "message_end", "tool_call_start", "tool_call_end"})
 """Types that `Thinking` looks at; all others mean nothing to it."""
@@ -42,6 +42,8 @@ _TURN_TOKENS = (
     "subKaniCallCount",
     "estimatedCostUsd",
 )
+# Without time zone, which makes `isoformat` twice as fast.
+_EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
 _CARRIED = ("citations", "planningArtifacts", "toolCalls", "reasoning")
 
 
@@ -136,8 +138,12 @@ class Transcript:
 def _timestamp(event_id: str | bytes) -> str | None:
     """The time in an id, ISO 8601 in UTC; None after the year 9999."""
     text = event_id.decode() if isinstance(event_id, bytes) else event_id
-    time = EventId(int(text.partition("-")[0]), 0).time
-    return None if time is None else time.isoformat()
+    ms = int(text.partition("-")[0])
+    try:
+        time = _EPOCH + timedelta(0, 0, 1000 * ms)
+    except OverflowError:
+        return None
+    return f"{time.isoformat()}+00:00"
 
 
 class Thinking:
