@@ -21,6 +21,7 @@ The parts
 ======================  ==========================================================================
 `events`, `hint`        event ids, events, hints; raw replies of Redis become these and go no further
 `payload`               JSON between a log's bytes and jsonb
+`children`              child rows: what handlers do to them, and what that comes to
 `row`, `fold`           rows as handlers see them; events in, changed row out
 `projection`, `rule`    what authors declare; rules that reach across streams
 `keys`                  the names of all keys in Redis, and feed partitions
@@ -35,6 +36,7 @@ The parts
 `hinting`               hints that no producer writes
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `table`, `store`        statements on rows; transactions that load and write them
+`child_statements`      the same for child rows
 `cache`                 hot rows in memory
 `letters`, `blocked`    dead letters: events that could not be applied; streams that stand before one
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one
@@ -99,6 +101,7 @@ What never happens
 - An event of a type without handler never costs a query or a JSON decode.
 """
 
+from worker.children import ChildRows
 from worker.emit import emit, emit_again
 from worker.errors import (
     ClaimRaceError,
@@ -130,6 +133,7 @@ from worker.standing import Standing, StreamView
 from worker.verify import verify_streams
 
 __all__ = [
+    "ChildRows",
     "ClaimRaceError",
     "CrossStreamRule",
     "EmitError",

@@ -81,10 +81,11 @@ def _chunks(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:
     chunk: list[RowWrite] = []
     size = 0
     for write in writes:
-        size += state_bytes(write.row)
+        write_bytes = state_bytes(write.row) + sum(rows.bytes for rows in write.children.values())
+        size += write_bytes
         if chunk and size > _WRITE_BYTES:
             yield chunk
-            chunk, size = [], state_bytes(write.row)
+            chunk, size = [], write_bytes
         chunk.append(write)
     if chunk:
         yield chunk

@@ -8,13 +8,15 @@ transactions that wrote the table.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import JSON, Text, cast, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker import letters
+from worker.child_statements import ChildStatements
 from worker.difference import Columns, Difference, differences
+from worker.finding import differences_of_children
 from worker.log import Log
 from worker.log_scan import LogScan
 from worker.projection import Projection
@@ -56,7 +58,28 @@ async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) 
         folded |= await fold_logs(logs, projection, requests)
     expected = expected_rows(projection, folded)
     columns = next(iter(expected.values()), {}).keys()
-    return compare(expected, await stored_rows(engine, projection, columns))
+    comparison = compare(expected, await stored_rows(engine, projection, columns))
+    if not projection.children:
+        return comparison
+    of_children = await _compare_children(engine, projection, {s: folded[s] for s in expected})
+    return replace(comparison, differences=(*comparison.differences, *of_children))
+
+
+async def _compare_children(
+    engine: AsyncEngine, projection: Projection, folded: Mapping[str, FoldedLog]
+) -> list[Difference]:
+    """How the child rows of these streams differ from their logs."""
+    statements = ChildStatements(projection, engine.dialect)
+    found: list[Difference] = []
+    streams = sorted(folded)
+    async with engine.connect() as connection:
+        for at in range(0, len(streams), _FOLDED_AT_ONCE):
+            some = streams[at : at + _FOLDED_AT_ONCE]
+            stored = await statements.stored(connection, some)
+            for stream_id in some:
+                rows = stored.get(stream_id, {})
+                found += differences_of_children(projection, stream_id, folded[stream_id], rows)
+    return found
 
 
 def expected_rows(projection: Projection, folded: Mapping[str, FoldedLog]) -> dict[str, Columns]:

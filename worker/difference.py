@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from worker.row import RawJson
 
 Columns = Mapping[str, Any]
 """Values by column, JSON columns as RawJson."""
+
+_MOST_CHILD_ROWS = 20
+
+
+class ChildPlace(NamedTuple):
+    """A column of a child row; ``rows`` is the name that the projection gives the rows of this table."""
+
+    rows: str
+    key: str | int
+    column: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +30,8 @@ class Difference:
     """One wrong value: what the log says and what the table says.
 
     ``column`` may also name facts that a cross-stream rule keeps elsewhere, such as ``claims``.
-    ``first_event`` is the event after which they differ, None where that cannot be told.
+    ``first_event`` is the event after which they differ, None where that cannot be told. ``child`` is the
+    place among child rows, if it is there that they differ; ``column`` then spells it.
     """
 
     stream_id: str
@@ -27,6 +39,7 @@ class Difference:
     expected: Any
     stored: Any
     first_event: str | None = None
+    child: ChildPlace | None = None
 
 
 def differences(stream_id: str, expected: Columns, stored: Columns) -> Iterator[Difference]:
@@ -34,6 +47,37 @@ def differences(stream_id: str, expected: Columns, stored: Columns) -> Iterator[
     for column, value in expected.items():
         if not equal(value, stored[column]):
             yield Difference(stream_id, column, value, stored[column])
+
+
+def child_differences(
+    stream_id: str,
+    rows: str,
+    expected: Mapping[str | int, Columns],
+    stored: Mapping[str | int, Columns],
+) -> Iterator[Difference]:
+    """How child rows of one table differ: the first few rows that do. A row that lacks is None."""
+    differing = (k for k in {**expected, **stored} if not _same(expected.get(k), stored.get(k)))
+    for key in islice(differing, _MOST_CHILD_ROWS):
+        name = f"{rows}[{key}]"
+        if key in expected and key in stored:
+            for found in differences(stream_id, expected[key], stored[key]):
+                place = ChildPlace(rows, key, found.column)
+                yield replace(found, column=f"{name}.{found.column}", child=place)
+        else:
+            yield Difference(stream_id, name, _plain(expected.get(key)), _plain(stored.get(key)))
+
+
+def _same(one: Columns | None, other: Columns | None) -> bool:
+    if one is None or other is None:
+        return False
+    return all(equal(value, other[column]) for column, value in one.items())
+
+
+def _plain(row: Columns | None) -> dict[str, Any] | None:
+    """A whole row as one value for people to read."""
+    if row is None:
+        return None
+    return {c: json.loads(v.text) if isinstance(v, RawJson) else v for c, v in row.items()}
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -76,4 +120,4 @@ def _text(value: Any) -> str:
         value = json.loads(value.text)
     elif not isinstance(value, list | dict):
         return "null" if value is None else str(value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

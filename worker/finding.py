@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.difference import Columns, Difference, differences
+from worker.child_statements import StoredChildRows
+from worker.difference import Columns, Difference, child_differences, differences
 from worker.extent import Extent
 from worker.judgement import Refusal, judge
 from worker.letters import NOTHING_TO_HEED, Heeded, stops
@@ -111,6 +112,7 @@ def examine(
     stream_id: str,
     row: Columns,
     facts: StoredFacts | None,
+    children: StoredChildRows,
     heeded: Heeded | None,
     log: FoldedLog,
     extent: Extent,
@@ -129,7 +131,7 @@ def examine(
     stopped = _stopped(heeded or NOTHING_TO_HEED, head.stamp, projection.version)
     return Finding(
         stream_id,
-        differences=tuple(compare_row(projection, stream_id, row, facts, log)),
+        differences=tuple(compare_row(projection, stream_id, row, facts, children, log)),
         obstacle=Obstacle.BLOCKED if stopped else None,
         detail=stopped,
         stamp=head.stamp,
@@ -137,9 +139,14 @@ def examine(
 
 
 def compare_row(
-    projection: Projection, stream_id: str, row: Columns, facts: StoredFacts | None, log: FoldedLog
+    projection: Projection,
+    stream_id: str,
+    row: Columns,
+    facts: StoredFacts | None,
+    children: StoredChildRows,
+    log: FoldedLog,
 ) -> list[Difference]:
-    """The columns, and the facts that the rule keeps, in which a row differs from a log's fold."""
+    """The columns, child rows, and facts that the rule keeps, in which a row differs from a log's fold."""
     expected = {
         **dict(zip(projection.columns, log.state, strict=True)),
         "first_event_id": log.first_event_id,
@@ -151,10 +158,22 @@ def compare_row(
         expected["version"] = projection.version
     if row["generation"] < 0:
         expected["generation"] = 0
+    of_children = differences_of_children(projection, stream_id, log, children)
     if projection.rule is None or facts is None:
-        return list(differences(stream_id, expected, row))
-    own = projection.rule.describe(log.facts)
-    return list(differences(stream_id, {**expected, **facts.visible, **own}, {**row, **facts.facts}))
+        return [*differences(stream_id, expected, row), *of_children]
+    expected |= {**facts.visible, **projection.rule.describe(log.facts)}
+    return [*differences(stream_id, expected, {**row, **facts.facts}), *of_children]
+
+
+def differences_of_children(
+    projection: Projection, stream_id: str, log: FoldedLog, stored: StoredChildRows
+) -> list[Difference]:
+    """The child rows in which a stream differs from its log's fold."""
+    found: list[Difference] = []
+    for name in projection.children:
+        expected = log.children[name].rows if name in log.children else {}
+        found += child_differences(stream_id, name, expected, stored.get(name, {}))
+    return found
 
 
 def _stopped(heeded: Heeded, stamp: Stamp | None, running: int) -> str:

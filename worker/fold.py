@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from worker.children import AllChildRows, followed
 from worker.errors import RejectedEventError
 from worker.events import AnyEvent, Event, EventId, SkippedEvent, UndecodableEvent
 from worker.row import Remark, Row, RowState
@@ -39,7 +40,7 @@ class HandlerFailure:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What became of a row: its new state, which columns differ, and what stood in the way.
+    """What became of a row and its child rows: the new state, which columns differ, what stood in the way.
 
     ``last`` is the last event that was applied, rejected or skipped, None when there was none; ``updated_at``
     the time of the last such event that has one.
@@ -55,6 +56,7 @@ class Folded:
     skipped: int
     rejections: tuple[Rejection, ...]
     failure: HandlerFailure | None
+    children: AllChildRows
 
 
 def fold(
@@ -91,6 +93,7 @@ class _Fold:
         self._row = row_class(state)
         self._good_for = 0
         self._facts: list[Any] = []
+        self._children: AllChildRows = {}
         self._remarks: list[Remark] = []
         self._rejections: list[Rejection] = []
         self._skipped = 0
@@ -135,8 +138,12 @@ class _Fold:
         self._good = self._row.state()
         self._good_for = events
         self._facts += self._row.facts
+        self._children = followed(self._children, self._row_children())
         self._remarks += self._row.remarks
         self._row = self._row_class(self._good)
+
+    def _row_children(self) -> AllChildRows:
+        return {name: rows for name in self._row_class.children if (rows := getattr(self._row, name))}
 
     def _folded(self, events: Sequence[AnyEvent], failure: HandlerFailure | None) -> Folded:
         after = self._row.state()
@@ -152,6 +159,7 @@ class _Fold:
             skipped=self._skipped,
             rejections=tuple(self._rejections),
             failure=failure,
+            children=followed(self._children, self._row_children()),
         )
 
 

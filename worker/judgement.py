@@ -165,4 +165,5 @@ def replacement(projection: Projection, stream_id: str, loaded: Stamp | None, fo
         replace=True,
         passed=letters_of(stream_id, folded.rejections),
         settles=folded.last_event_id if folded.failure else _LAST_OF_ALL,
+        children=folded.children,
     )

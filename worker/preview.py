@@ -71,8 +71,8 @@ class Previewer:
             )
             different: Sequence[Difference] = ()
             if verdict is None:
-                facts = snapshot.facts.get(stream_id)
-                different = compare_row(self._projection, stream_id, row, facts, at.log)
+                facts, children = snapshot.facts.get(stream_id), snapshot.children.get(stream_id, {})
+                different = compare_row(self._projection, stream_id, row, facts, children, at.log)
             kept = await self._snapshots.as_stored(different)
             previews[stream_id] = Preview(stream_id, verdict, kept, row["version"])
         return previews

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import JSON, ColumnElement, DateTime, Integer, Table, Text, inspect
@@ -11,6 +12,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import ARRAY
 
+from worker.children import ChildRows, child_tables
 from worker.errors import DeclarationError
 from worker.events import AnyEvent
 from worker.fold import Folded, Handler, fold
@@ -53,7 +55,8 @@ class Projection:
 
     ``table`` is a SQLAlchemy model with the `ProjectedRow` mixin. ``checkpoints`` are the event types that
     must be durable in PostgreSQL at once. ``version`` is raised when handlers change so that old rows must
-    be folded anew.
+    be folded anew. ``children`` are models of tables in which a stream has many rows, by the names under
+    which handlers write them; see `worker.children`.
 
     A handler is a plain function of row and event, registered with `on`. It does no I/O, reads no clock and
     draws no random numbers, so that a replay gives the same row.
@@ -67,6 +70,7 @@ class Projection:
         version: int = 1,
         checkpoints: Iterable[str] = (),
         rule: CrossStreamRule | None = None,
+        children: Mapping[str, type[Any]] | None = None,
     ) -> None:
         if not name or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
             raise DeclarationError(
@@ -88,7 +92,10 @@ class Projection:
         folded = [c for c in self.table.columns if c.key not in KEPT_COLUMNS and c.key not in computed]
         self.columns: tuple[str, ...] = tuple(c.key for c in folded)
         self.json_columns = frozenset(c.key for c in folded if isinstance(c.type, JSON))
-        self._row_class = row_class(self.columns, self.json_columns)
+        self.children = child_tables(name, self.table, children)
+        self._row_class = row_class(
+            self.columns, self.json_columns, {n: partial(ChildRows, t) for n, t in self.children.items()}
+        )
         self.new_state: RowState = tuple(_default(name, c) for c in folded)
 
     @property

@@ -251,6 +251,7 @@ class Projector:
                     replace=anew,
                     passed=letters_of(stream_id, folded.rejections),
                     settles=row.stamp.last_event_id if known.heeded.open else None,
+                    children=folded.children,
                 )
             )
         if folded.failure:

@@ -22,18 +22,20 @@ async def check_database(engine: AsyncEngine, projections: Iterable[Projection])
     That is an error of the connection, SchemaError, or PostgreSQL's own words on what is missing: a table, a
     column, a right, or the right to write at all. TimeoutError if the server does not answer soon.
     """
-    tables = [DeadLetter.__table__, *(projection.table for projection in projections)]
+    declared = list(projections)
+    tables = [DeadLetter.__table__, *(projection.table for projection in declared)]
+    child_tables = [child.table for projection in declared for child in projection.children.values()]
     async with asyncio.timeout(_ANSWER_SECONDS):
         await check_schema(engine)
-        for table in tables:
+        for table in (*tables, *child_tables):
             assert isinstance(table, Table)
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(_NOT_LONG)
-                for statement in _trials(table, engine):
+                for statement in _trials(table, engine, deletes=table in child_tables):
                     await connection.exec_driver_sql(statement)
 
 
-def _trials(table: Table, engine: AsyncEngine) -> Iterable[str]:
+def _trials(table: Table, engine: AsyncEngine, *, deletes: bool) -> Iterable[str]:
     """Statements that concern no row, but need everything that a write needs.
 
     An INSERT is only explained: one without rows would still set off other people's triggers.
@@ -43,3 +45,5 @@ def _trials(table: Table, engine: AsyncEngine) -> Iterable[str]:
     columns = ", ".join(preparer.quote(column.name) for column in table.columns)
     yield f"SELECT {columns} FROM {name} WHERE false FOR NO KEY UPDATE"
     yield f"EXPLAIN INSERT INTO {name} ({columns}) SELECT {columns} FROM {name} WHERE false"
+    if deletes:
+        yield f"EXPLAIN DELETE FROM {name} WHERE false"

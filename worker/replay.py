@@ -6,10 +6,11 @@ What a rebuild writes, what `verify` compares with, and what `show` tells of the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from worker.children import AllChildRows, followed
 from worker.events import AnyEvent, EventId, without_skipped
 from worker.fold import HandlerFailure, Rejection
 from worker.log import Log, Page, PageRequest
@@ -35,7 +36,7 @@ class FoldedLog:
     ``first_event_id`` and ``read_to`` are the first and last entry that were read, of whatever type.
     ``ended`` says that nothing is left to fold. ``failure`` is a handler's: the fold stands
     before that event and goes no further. ``refusal`` is set where the key is no stream. ``torn`` says that
-    the log was cut, again and again, in the place that it had been read to.
+    the log was cut, again and again, in the place that it had been read to. ``children`` are all child rows.
     """
 
     state: RowState
@@ -50,6 +51,7 @@ class FoldedLog:
     failure: HandlerFailure | None = None
     refusal: str | None = None
     torn: bool = False
+    children: AllChildRows = field(default_factory=dict)
 
     @property
     def blocked(self) -> bool:
@@ -124,4 +126,5 @@ def fold_page(
         events=before.events + folded.applied,
         ended=ended,
         failure=folded.failure,
+        children=followed(before.children, folded.children),
     )

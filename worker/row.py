@@ -6,7 +6,7 @@ written without being decoded: most events touch no JSON column, and plans are l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,11 +46,16 @@ class Row:
     stored_in: ClassVar[Mapping[str, str]] = {}
     """Column to slot, in column order; a JSON column has a slot of another name behind its property."""
 
+    children: ClassVar[Mapping[str, Callable[[], Any]]] = {}
+    """What makes the attributes by which handlers write child rows, by their names."""
+
     def __init__(self, state: RowState) -> None:
         self.facts: list[Any] = []
         self.remarks: list[Remark] = []
         for slot, value in zip(self.stored_in.values(), state, strict=True):
             setattr(self, slot, value)
+        for name, make in self.children.items():
+            setattr(self, name, make())
 
     def state(self) -> RowState:
         """The state to keep: what a handler assigned to or changed in a JSON column is encoded again."""
@@ -91,9 +96,19 @@ def _json_property(slot: str) -> property:
     return property(read, write)
 
 
-def row_class(columns: Sequence[str], json_columns: Collection[str]) -> type[Row]:
-    """A class with exactly these columns: a handler that misspells one gets an AttributeError."""
+def row_class(
+    columns: Sequence[str],
+    json_columns: Collection[str],
+    children: Mapping[str, Callable[[], Any]] | None = None,
+) -> type[Row]:
+    """A class with exactly these columns and child rows: a handler that misspells one gets an
+    AttributeError."""
+    children = children or {}
     stored_in = {column: f"_{column}" if column in json_columns else column for column in columns}
-    namespace: dict[str, Any] = {"__slots__": tuple(stored_in.values()), "stored_in": stored_in}
+    namespace: dict[str, Any] = {
+        "__slots__": (*stored_in.values(), *children),
+        "stored_in": stored_in,
+        "children": children,
+    }
     namespace.update({column: _json_property(stored_in[column]) for column in json_columns})
     return type("Row", (Row,), namespace)

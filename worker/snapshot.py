@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
+from worker.child_statements import ChildStatements, StoredChildRows
 from worker.difference import Columns, Difference
 from worker.events import EventId
 from worker.letters import Heeded
@@ -20,7 +21,8 @@ _PART_BYTES = 4 * 1024 * 1024  # Compressed as they lie on the disk, and so seve
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Rows with all columns that are ours, what the cross-stream rule has stored, and the letters to heed.
+    """Rows with all columns that are ours, their child rows, what the cross-stream rule has stored, and the
+    letters to heed.
 
     Each by stream; streams without any are left out.
     """
@@ -28,6 +30,7 @@ class Snapshot:
     rows: Mapping[str, Columns]
     facts: Mapping[str, StoredFacts]
     heeded: Mapping[str, Heeded]
+    children: Mapping[str, StoredChildRows]
 
     @property
     def projected(self) -> dict[str, Columns]:
@@ -46,15 +49,17 @@ class Snapshots:
         self._engine = engine
         self._projection = projection
         self._table = Table(projection, engine.dialect)
+        self._children = ChildStatements(projection, engine.dialect)
 
     async def parts(self, stream_ids: Sequence[str]) -> list[list[str]]:
         """The same streams in parts of which the rows can be in memory together; a large row is alone."""
         async with self._engine.connect() as connection:
             sizes = await self._table.kept_bytes(connection, stream_ids)
+            of_children = await self._children.bytes(connection, stream_ids)
         parts: list[list[str]] = []
         room = 0
         for stream_id in stream_ids:
-            size = sizes.get(stream_id, 0)
+            size = sizes.get(stream_id, 0) + of_children.get(stream_id, 0)
             if not parts or size > room:
                 parts.append([])
                 room = _PART_BYTES
@@ -68,24 +73,35 @@ class Snapshots:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             rows = await self._table.kept(connection, stream_ids)
             heeded = await letters.heeded(connection, self._projection.name, stream_ids)
-            return Snapshot(rows, await self._facts(connection, list(rows)), heeded)
+            children = await self._children.stored(connection, stream_ids)
+            return Snapshot(rows, await self._facts(connection, list(rows)), heeded, children)
 
     async def as_stored(self, differences: Sequence[Difference]) -> tuple[Difference, ...]:
         """Those differences that remain once PostgreSQL has stored what is expected, in the column's type."""
-        plain = set(self._projection.columns) - self._projection.json_columns
-        if not any(difference.column in plain for difference in differences):
+        if not any(map(self._may_be_rounded, differences)):
             return tuple(differences)
         async with self._engine.connect() as connection:
             return tuple(
                 [
                     difference
                     for difference in differences
-                    if difference.column not in plain
-                    or not await self._table.same_when_stored(
-                        connection, difference.column, difference.expected, difference.stored
-                    )
+                    if not self._may_be_rounded(difference)
+                    or not await self._same_when_stored(connection, difference)
                 ]
             )
+
+    def _may_be_rounded(self, difference: Difference) -> bool:
+        if difference.child:
+            rows, _, column = difference.child
+            return column not in self._projection.children[rows].json_columns
+        return difference.column in set(self._projection.columns) - self._projection.json_columns
+
+    async def _same_when_stored(self, connection: AsyncConnection, difference: Difference) -> bool:
+        values = difference.expected, difference.stored
+        if difference.child:
+            rows, _, column = difference.child
+            return await self._children.same_when_stored(connection, rows, column, *values)
+        return await self._table.same_when_stored(connection, difference.column, *values)
 
     async def _facts(
         self, connection: AsyncConnection, stream_ids: Sequence[str]

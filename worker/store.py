@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
+from worker.child_statements import ChildStatements
 from worker.errors import NewerVersionError
 from worker.fault_points import Point, reach
 from worker.letters import Heeded
@@ -51,6 +52,7 @@ class Store:
         self._engine = engine
         self._projection = projection
         self._table = Table(projection, engine.dialect)
+        self._children = ChildStatements(projection, engine.dialect)
 
     async def load(self, stream_ids: Collection[str]) -> Loaded:
         """The rows of these streams and what to heed of them. The letters are read after the rows."""
@@ -141,7 +143,9 @@ class Store:
             won |= await self._table.update(connection, [w for w in ordered if w.loaded])
             if rule and (won or concerns_others):
                 await rule.apply(won)
-            await self._settle_letters(connection, [w for w in ordered if w.stream_id in won])
+            winners = [write for write in ordered if write.stream_id in won]
+            await self._children.write(connection, winners)
+            await self._settle_letters(connection, winners)
             reach(Point.ROWS_WRITTEN)
         return won
 

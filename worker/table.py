@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import JSON, Column, Dialect, Enum, String
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.children import AllChildRows
 from worker.letters import Letter
 from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
@@ -64,6 +65,7 @@ class RowWrite:
     With ``replace`` the row was folded from the start of its log, so every column is written; else only
     ``changed`` ones are, and ``updated_at`` None leaves that column as it is. ``passed`` are events that
     moved the position and nothing else. Open dead letters of the stream up to event ``settles`` are settled.
+    ``children`` is what becomes of child rows: with ``replace`` they are all that there are.
     """
 
     stream_id: str
@@ -75,6 +77,7 @@ class RowWrite:
     replace: bool
     passed: tuple[Letter, ...] = ()
     settles: str | None = None
+    children: AllChildRows = field(default_factory=dict)
 
 
 class Table:
@@ -86,7 +89,7 @@ class Table:
         self.name = dialect.identifier_preparer.format_table(projection.table)
         kept = {*KEPT_COLUMNS, *projection.columns, *(projection.rule.columns if projection.rule else ())}
         self._exact_types = {c.key: c.type.compile(dialect=dialect) for c in projection.table.columns}
-        self._types = {c.key: _sql_type(c, dialect) for c in projection.table.columns}
+        self._types = {c.key: sql_type(c, dialect) for c in projection.table.columns}
         self._select = f"""
             SELECT stream_id, last_event_id, generation, version, first_event_id{
             "".join(f", {self._loaded(c)}" for c in projection.columns)
@@ -142,14 +145,7 @@ class Table:
 
         A numeric of two digits rounds, and a real has fewer digits than a float. Not for JSON.
         """
-        sql = f"SELECT $1::{self._exact_types[column]} IS NOT DISTINCT FROM $2::{self._exact_types[column]}"
-        try:
-            async with connection.begin_nested():
-                return bool((await connection.exec_driver_sql(sql, (value, stored))).scalar_one())
-        except DBAPIError as error:
-            if classify(error) is not Trouble.POISON:
-                raise
-            return False  # It cannot even be stored.
+        return await same_when_stored(connection, self._exact_types[column], value, stored)
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
@@ -290,7 +286,19 @@ class Table:
         return values
 
 
-def _sql_type(column: Column[Any], dialect: Dialect) -> str:
+async def same_when_stored(connection: AsyncConnection, exact_type: str, value: Any, stored: Any) -> bool:
+    """Whether a value, written to a column of this SQL type, would be read again as what is stored there."""
+    sql = f"SELECT $1::{exact_type} IS NOT DISTINCT FROM $2::{exact_type}"
+    try:
+        async with connection.begin_nested():
+            return bool((await connection.exec_driver_sql(sql, (value, stored))).scalar_one())
+    except DBAPIError as error:
+        if classify(error) is not Trouble.POISON:
+            raise
+        return False  # It cannot even be stored.
+
+
+def sql_type(column: Column[Any], dialect: Dialect) -> str:
     """The type of a column as an array parameter spells it.
 
     JSON travels as text, and so does text of limited length: a cast to its type would cut it without a word.

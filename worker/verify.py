@@ -138,6 +138,7 @@ class Verifier:
                 s,
                 snapshot.rows[s],
                 snapshot.facts.get(s),
+                snapshot.children.get(s, {}),
                 snapshot.heeded.get(s),
                 at.log,
                 at.extent,

@@ -65,7 +65,7 @@ def look(
     projection: Projection = strategies,
 ) -> Finding:
     log = log or folded(*EVENTS, projection=projection)
-    return examine(projection, "a", stored, stored_facts or facts(), heeded, log, extent)
+    return examine(projection, "a", stored, stored_facts or facts(), {}, heeded, log, extent)
 
 
 def wrong_columns(finding: Finding) -> set[str]:

@@ -1,0 +1,174 @@
+"""Statements on a projection's child rows, within transactions that others open.
+
+Whoever writes them has written the row that they belong to in the same transaction, and so holds its lock:
+no two ever write the child rows of one stream at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.children import DELETED, ChildTable, Key
+from worker.difference import Columns
+from worker.projection import Projection
+from worker.row import RawJson
+from worker.table import RowWrite, fetch, same_when_stored, sql_type
+
+_ROWS_A_STATEMENT = 5_000
+
+_KeyedValues = tuple[str, Key, Mapping[str, Any]]
+"""A stream, the key of one of its child rows, and values."""
+
+StoredChildRows = Mapping[str, Mapping[Key, Columns]]
+"""One stream's child rows, by the name that the projection gives their table."""
+
+
+class ChildStatements:
+    """The tables of child rows of one projection."""
+
+    def __init__(self, projection: Projection, dialect: Dialect) -> None:
+        self._tables = [_Statements(table, dialect) for table in projection.children.values()]
+
+    async def write(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
+        """Write the child rows of streams whose rows were written."""
+        for table in self._tables:
+            await table.write(connection, writes)
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Collection[str]
+    ) -> dict[str, StoredChildRows]:
+        """All child rows of these streams; those that have none are left out."""
+        found: dict[str, dict[str, dict[Key, Columns]]] = defaultdict(lambda: defaultdict(dict))
+        for table in self._tables:
+            for stream_id, key, values in await table.stored(connection, stream_ids):
+                found[stream_id][table.name][key] = values
+        return dict(found)
+
+    async def bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, int]:
+        """About how many bytes `stored` would give of each stream, compressed as they lie there."""
+        sizes: dict[str, int] = defaultdict(int)
+        for table in self._tables:
+            for stream_id, size in await table.bytes(connection, stream_ids):
+                sizes[stream_id] += size
+        return sizes
+
+    async def same_when_stored(
+        self, connection: AsyncConnection, name: str, column: str, value: Any, stored: Any
+    ) -> bool:
+        """Whether a value, were it written, would be read again as what is stored. Not for JSON."""
+        table = next(table for table in self._tables if table.name == name)
+        return await same_when_stored(connection, table.exact_types[column], value, stored)
+
+
+class _Statements:
+    """One table of child rows."""
+
+    def __init__(self, declared: ChildTable, dialect: Dialect) -> None:
+        self.name = declared.name
+        self._declared = declared
+        self._quote = dialect.identifier_preparer.quote
+        self._table = dialect.identifier_preparer.format_table(declared.table)
+        self._key = self._quote(declared.key)
+        columns = declared.table.columns
+        self._types = {column.key: sql_type(column, dialect) for column in columns}
+        self.exact_types = {column.key: column.type.compile(dialect=dialect) for column in columns}
+
+    async def write(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
+        done = [(write, write.children.get(self.name)) for write in writes]
+        cleared = [w.stream_id for w, rows in done if (w.replace and w.loaded) or (rows and rows.cleared)]
+        if cleared:
+            sql = f"DELETE FROM {self._table} WHERE stream_id = ANY($1::text[])"
+            await connection.exec_driver_sql(sql, (cleared,))
+        deleted: list[_KeyedValues] = []
+        put: list[_KeyedValues] = []
+        changed: dict[tuple[str, ...], list[_KeyedValues]] = defaultdict(list)
+        for write, rows in done:
+            for key, effect in rows.writes.items() if rows else ():
+                if effect is DELETED:
+                    deleted.append((write.stream_id, key, {}))
+                elif effect.whole:
+                    put.append((write.stream_id, key, effect.values))
+                elif not write.replace:  # else there is no row of this key, since nothing has put one
+                    changed[tuple(effect.values)].append((write.stream_id, key, effect.values))
+        await self._delete(connection, deleted)
+        await self._put(connection, put)
+        for columns, values in changed.items():
+            await self._change(connection, columns, values)
+
+    async def _delete(self, connection: AsyncConnection, rows: Sequence[_KeyedValues]) -> None:
+        for some in _parts(rows):
+            sql = f"""
+                DELETE FROM {self._table} AS t USING {self._unnest(())}
+                WHERE t.stream_id = i.stream_id AND t.{self._key} = i.{self._key}"""
+            await connection.exec_driver_sql(sql, self._arrays((), some))
+
+    async def _put(self, connection: AsyncConnection, rows: Sequence[_KeyedValues]) -> None:
+        columns = self._declared.columns
+        names = ", ".join(["stream_id", self._key, *map(self._quote, columns)])
+        casts = ", ".join(["i.stream_id", f"i.{self._key}", *map(self._cast, columns)])
+        replaced = ", ".join(f"{self._quote(c)} = excluded.{self._quote(c)}" for c in columns)
+        for some in _parts(rows):
+            sql = f"""
+                INSERT INTO {self._table} ({names}) SELECT {casts} FROM {self._unnest(columns)}
+                ON CONFLICT (stream_id, {self._key})
+                DO {f"UPDATE SET {replaced}" if replaced else "NOTHING"}"""
+            await connection.exec_driver_sql(sql, self._arrays(columns, some))
+
+    async def _change(
+        self, connection: AsyncConnection, columns: Sequence[str], rows: Sequence[_KeyedValues]
+    ) -> None:
+        changes = ", ".join(f"{self._quote(c)} = {self._cast(c)}" for c in columns)
+        for some in _parts(rows):
+            sql = f"""
+                UPDATE {self._table} AS t SET {changes} FROM {self._unnest(columns)}
+                WHERE t.stream_id = i.stream_id AND t.{self._key} = i.{self._key}"""
+            await connection.exec_driver_sql(sql, self._arrays(columns, some))
+
+    async def stored(
+        self, connection: AsyncConnection, stream_ids: Collection[str]
+    ) -> list[tuple[str, Key, Columns]]:
+        json_columns, columns = self._declared.json_columns, self._declared.columns
+        read = "".join(f", {self._quote(c)}{'::text' if c in json_columns else ''}" for c in columns)
+        sql = f"SELECT stream_id, {self._key}{read} FROM {self._table} WHERE stream_id = ANY($1::text[])"
+        return [
+            (row[0], row[1], dict(zip(columns, map(self._read, columns, row[2:]), strict=True)))
+            for row in await fetch(connection, sql, list(stream_ids))
+        ]
+
+    def _read(self, column: str, value: Any) -> Any:
+        return RawJson(value) if column in self._declared.json_columns and value is not None else value
+
+    async def bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> list[tuple[str, int]]:
+        sql = f"""
+            SELECT stream_id, sum(pg_column_size(t.*))::bigint FROM {self._table} AS t
+            WHERE stream_id = ANY($1::text[]) GROUP BY stream_id"""
+        return [(row[0], row[1]) for row in await fetch(connection, sql, list(stream_ids))]
+
+    def _unnest(self, columns: Sequence[str]) -> str:
+        """A FROM item ``i`` of stream id, key and these columns; JSON travels as text."""
+        named = ("stream_id", self._declared.key, *columns)
+        arrays = ", ".join(f"${at}::{self._types[c]}[]" for at, c in enumerate(named, 1))
+        return f"unnest({arrays}) AS i({', '.join(map(self._quote, named))})"
+
+    def _cast(self, column: str) -> str:
+        return f"i.{self._quote(column)}" + ("::jsonb" if column in self._declared.json_columns else "")
+
+    def _arrays(self, columns: Sequence[str], rows: Sequence[_KeyedValues]) -> tuple[list[Any], ...]:
+        ids = [stream_id for stream_id, _, _ in rows]
+        keys = [key for _, key, _ in rows]
+        values = ([_as_parameter(value[column]) for _, _, value in rows] for column in columns)
+        return (ids, keys, *values)
+
+
+def _as_parameter(value: Any) -> Any:
+    return value.text if isinstance(value, RawJson) else value
+
+
+def _parts(rows: Sequence[_KeyedValues]) -> Iterator[Sequence[_KeyedValues]]:
+    for at in range(0, len(rows), _ROWS_A_STATEMENT):
+        yield rows[at : at + _ROWS_A_STATEMENT]
