@@ -6,8 +6,9 @@ passes over entries whose payload is none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from projections import turn as turns
 from projections.turn import JsonObject, call_key, text
@@ -47,22 +48,50 @@ _EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
 _CARRIED = ("citations", "planningArtifacts", "toolCalls", "reasoning")
 
 
-class Transcript:
-    """A conversation's messages, event by event.
+class Messages(Protocol):
+    """A conversation's messages by their places, as far as `Transcript` asks for them: a list, for one."""
 
-    ``messages`` and ``turn`` are its whole state, plain data that JSON can represent: a transcript made of
-    stored ones goes on where the first left off. An event may change earlier messages: results of tool calls
-    reach the messages of their turn that show the call, and token counts come when a turn ends.
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, place: int, /) -> JsonObject:
+        """A message that is about to be changed: its calls, or its token usage."""
+
+    def append(self, message: JsonObject, /) -> None:
+        """Add the next message."""
+
+
+class Places(Protocol):
+    """Places of messages, of which the last is taken first: a list, for one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def append(self, place: int, /) -> None:
+        """Add a place after all others."""
+
+    def pop(self) -> int:
+        """Take the last place out."""
+
+
+class Transcription:
+    """Writes a conversation's messages, event by event, wherever they are kept.
+
+    ``messages``, ``turn`` and ``uncounted``, by role the places of messages that have no token usage yet, are
+    its whole state, plain data that JSON can represent: one made of stored ones goes on where the first left
+    off. An event may change earlier messages: results of tool calls reach the messages of their
+    turn that show the call, and token counts come when a turn ends, for the last uncounted of each role.
     """
 
-    def __init__(self, messages: list[JsonObject] | None = None, turn: JsonObject | None = None) -> None:
-        self.messages = [] if messages is None else messages
+    def __init__(
+        self,
+        messages: Messages,
+        turn: JsonObject | None = None,
+        uncounted: Mapping[str, Places] | None = None,
+    ) -> None:
+        self.messages = messages
         self.turn = turns.new_turn() if turn is None else turn
-        # Places of messages that have no token usage yet. The last of each role gets the next.
-        self._uncounted: dict[str, list[int]] = {"user": [], "assistant": []}
-        for place, message in enumerate(self.messages):
-            if "tokenUsage" not in message:
-                self._uncounted[message["role"]].append(place)
+        self.uncounted: Mapping[str, Places] = uncounted or {"user": [], "assistant": []}
 
     def apply(self, event_id: str | bytes, event_type: str, data: JsonObject) -> None:
         """Apply the log's next event; its id as Redis prints it."""
@@ -122,7 +151,7 @@ class Transcript:
             message |= turns.show(self.turn, place)
             message |= {field: data[field] for field in _CARRIED if field in data and field not in message}
         self.messages.append(message)
-        self._uncounted[role].append(place)
+        self.uncounted[role].append(place)
 
     def _count_tokens(self, data: JsonObject) -> None:
         total = data.get("totalTokens")
@@ -130,9 +159,18 @@ class Transcript:
             return
         usage: JsonObject = {field: data.get(field, 0) for field in _TURN_TOKENS}
         usage["modelId"] = data.get("modelId", "")
-        for uncounted in self._uncounted.values():
+        for uncounted in self.uncounted.values():
             if uncounted:
                 self.messages[uncounted.pop()]["tokenUsage"] = usage.copy()
+
+
+class Transcript(Transcription):
+    """A conversation's messages in memory."""
+
+    messages: list[JsonObject]
+
+    def __init__(self) -> None:
+        super().__init__([])
 
 
 def _timestamp(event_id: str | bytes) -> str | None:

@@ -42,7 +42,7 @@ def _trials(table: Table, engine: AsyncEngine, *, deletes: bool) -> Iterable[str
     """
     preparer = engine.dialect.identifier_preparer
     name = preparer.format_table(table)
-    columns = ", ".join(preparer.quote(column.name) for column in table.columns)
+    columns = ", ".join(preparer.quote(column.name) for column in table.columns if column.computed is None)
     yield f"SELECT {columns} FROM {name} WHERE false FOR NO KEY UPDATE"
     yield f"EXPLAIN INSERT INTO {name} ({columns}) SELECT {columns} FROM {name} WHERE false"
     if deletes:

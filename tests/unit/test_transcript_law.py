@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from projections import transcripts
-from projections.messages import TRANSCRIPT_TYPES, Transcript
+from projections.messages import TRANSCRIPT_TYPES, Transcript, Transcription
 from tests.conversations import ConversationEvent, Entry, RawData, conversation_events, log_of
 from tests.reference import transcript as reference
 
@@ -83,10 +83,11 @@ def test_a_transcript_goes_on_from_its_stored_state(
         for number, (event_type, payload) in enumerate(conversation)
         if isinstance(event_type, str) and isinstance(payload, dict) and not isinstance(payload, RawData)
     ]
-    at_once, resumed = Transcript(), Transcript()
+    at_once, resumed = Transcript(), Transcription([])
     for event in events:
         at_once.apply(*event)
         if data.draw(st.booleans()):
-            resumed = Transcript(*json.loads(json.dumps([resumed.messages, resumed.turn])))
+            state = [resumed.messages, resumed.turn, resumed.uncounted]
+            resumed = Transcription(*json.loads(json.dumps(state)))
         resumed.apply(*event)
     assert same(at_once.messages, resumed.messages)
