@@ -92,7 +92,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "default that the database computes": (
         lambda: declared(table=projected(at=Column(Text, nullable=False, default=func.now()))),
-        "column at may not be null; give it a default",
+        "column at has a default that the database computes",
     ),
     "names that rows need": (
         lambda: declared(table=projected(state=Column(Text), facts=Column(Text))),
