@@ -145,7 +145,10 @@ def why_not(letter: StoredLetter) -> str:
     if letter.state is State.RESOLVED:
         return f"{event} was applied meanwhile."
     if letter.reason == Reason.HANDLER_FAILED:
-        return f"{event} was passed over, since its handler raised and its projection has poison='pass'; to have it applied, mend the handler and raise the projection's version."
+        return (
+            f"{event} was passed over, since its handler raised and its projection has poison='pass'; to "
+            "have it applied, mend the handler and raise the projection's version."
+        )
     return (
         f"{event} was passed over and its stream has gone on; if the handler was wrong to reject it, mend it "
         "and raise the projection's version."

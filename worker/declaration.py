@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Column, Enum, Float, Numeric, Sequence, Uuid, inspect
+from sqlalchemy import JSON, Column, Enum, Float, Interval, Numeric, Sequence, Uuid, inspect
 from sqlalchemy.dialects.postgresql import HSTORE
 from sqlalchemy.types import NullType, TypeDecorator
 
@@ -14,6 +14,7 @@ from worker.errors import DeclarationError
 from worker.poison import Poison
 from worker.signature import name_of
 
+_CONVERSIONS = ("process_bind_param", "process_result_value", "bind_processor", "result_processor")
 _APART_NS = 50_000
 """How long after another a default is called again: clocks tell microseconds."""
 
@@ -122,7 +123,7 @@ def _unfit(kind: Any) -> str:
     """Why a column of this type cannot be folded, and what to take; empty for all others."""
     if isinstance(kind, NullType):
         return "has no type; give it one"
-    if isinstance(kind, TypeDecorator):
+    if isinstance(kind, TypeDecorator) and _converts(kind):
         name = type(kind).__name__
         return (
             f"has type {name}, whose conversions are never called; convert in handlers, and take a plain type"
@@ -133,11 +134,19 @@ def _unfit(kind: Any) -> str:
         return "has type HSTORE; use jsonb instead"
     if isinstance(kind, Uuid) and not kind.as_uuid:
         return "is a Uuid with as_uuid=False, but is read as UUID; take Uuid(), or Text"
-    if isinstance(kind, Numeric) and isinstance(kind, Float) == bool(kind.asdecimal):
+    if isinstance(kind, Float | Numeric) and isinstance(kind, Float) == bool(kind.asdecimal):
         return (
             "has numbers of another kind than are read from it; take Numeric() for Decimal, Float() for float"
         )
     return ""
+
+
+def _converts(kind: TypeDecorator[Any]) -> bool:
+    """Whether values would go through functions of this type on their way; JSON has its own way."""
+    if isinstance(kind, Interval):  # SQLAlchemy's own, which PostgreSQL needs no conversions for
+        return False
+    overridden = (getattr(type(kind), name) is not getattr(TypeDecorator, name) for name in _CONVERSIONS)
+    return any(overridden) or isinstance(kind.impl_instance, JSON)
 
 
 def default_of(owner: str, column: Column[Any]) -> Any:
