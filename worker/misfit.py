@@ -17,7 +17,7 @@ _MAX_NAME_CHARACTERS = 60
 _OWN_CHECK = "is refused by a check of the model"
 _OWN_CHECKS = ("value_error", "assertion_error")
 _KNOWN = frozenset(get_args(ErrorType)) - {*_OWN_CHECKS}
-# What a message says after its first comma or colon if its context has one of these.
+# What a message says after its first comma or colon quotes the payload if its context has one of these.
 _QUOTING = frozenset({"error", "encoding_error", "tz_actual"})
 _SAID = {"missing": "is missing", "extra_forbidden": "is not known"}
 # How messages of msgspec begin that say nothing of values.
@@ -61,7 +61,7 @@ def _said(fault: Mapping[str, Any]) -> str:
         return f"has a value of {fault['ctx']['discriminator']} that no model has"
     if kind not in _KNOWN:
         return _OWN_CHECK
-    if _QUOTING & set(context):
+    if kind.endswith("_parsing") or _QUOTING & set(context):
         message = message.partition(", ")[0].partition(": ")[0]
     message = message.removeprefix("Input ").removeprefix("Data ")
     return message if message.startswith("should ") else f"is refused: {message[0].lower()}{message[1:]}"

@@ -46,7 +46,7 @@ def check_plain(where: str, function: Any) -> None:
     for code in (function, function.__call__):  # the latter of an object that can be called
         if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
             raise DeclarationError(f"{where} is async; it does no I/O, so write it with def alone.")
-        if inspect.isgeneratorfunction(_unwrapped(code)):
+        if inspect.isgeneratorfunction(code):
             raise DeclarationError(f"{where} is a generator, which would never run; take the yield out.")
 
 
