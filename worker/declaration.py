@@ -6,7 +6,21 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import JSON, Column, Enum, Float, Interval, Numeric, Sequence, Uuid, inspect
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    Numeric,
+    Sequence,
+    String,
+    Table,
+    Uuid,
+    inspect,
+)
 from sqlalchemy.dialects.postgresql import HSTORE
 from sqlalchemy.types import NullType, TypeDecorator
 
@@ -103,6 +117,31 @@ def check_rule(owner: str, rule: Any) -> None:
     """Refuse what is no cross-stream rule, and the class of one."""
     if rule is not None and (isinstance(rule, type) or not hasattr(rule, "columns")):
         raise DeclarationError(f"{owner}: rule must be a CrossStreamRule, not {rule!r}; give an instance.")
+
+
+def check_kept_columns(owner: str, table: Table) -> None:
+    """Refuse kept columns that an author has declared without the mixin and in another way than it does."""
+    columns = table.columns
+    texts = ("stream_id", "last_event_id", "first_event_id")
+    wrong = [name for name in texts if not _is_text(columns[name].type)]
+    wrong += [name for name in ("generation", "version") if not isinstance(columns[name].type, Integer)]
+    updated_at: Any = columns["updated_at"].type
+    if not isinstance(updated_at, DateTime) or not updated_at.timezone:
+        wrong.append("updated_at")
+    if wrong:
+        raise DeclarationError(
+            f"{owner}: columns {wrong} of {table.name} are not of the types that the worker needs; give the "
+            "model the ProjectedRow mixin, or declare them as it does."
+        )
+    filled = ("last_event_id", "first_event_id", "updated_at")
+    if required := [name for name in filled if not columns[name].nullable]:
+        raise DeclarationError(
+            f"{owner}: columns {required} of {table.name} are null before the first event; let them be."
+        )
+
+
+def _is_text(kind: Any) -> bool:
+    return isinstance(kind, String) and not isinstance(kind, Enum)
 
 
 def check_column(owner: str, column: Column[Any]) -> None:

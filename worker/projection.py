@@ -13,6 +13,7 @@ from sqlalchemy.types import ARRAY
 
 from worker.declaration import (
     check_column,
+    check_kept_columns,
     check_row,
     check_rule,
     check_types,
@@ -203,6 +204,7 @@ def _table_of(name: str, model: type[Any]) -> Table:
         raise DeclarationError(
             f"Projection {name}: table {table.name} lacks {sorted(missing)}; give it the ProjectedRow mixin."
         )
+    check_kept_columns(f"Projection {name}", table)
     if [column.key for column in table.primary_key] != ["stream_id"]:
         raise DeclarationError(f"Projection {name}: the primary key of {table.name} must be stream_id alone.")
     if arrays := [column.key for column in table.columns if isinstance(column.type, ARRAY)]:

@@ -102,6 +102,10 @@ def _adapter(where: str, annotation: Any) -> TypeAdapter[Any]:
 
 def _struct_parser(where: str, annotation: Any) -> Parser:
     msgspec = sys.modules["msgspec"]  # Whoever has defined a Struct has imported it.
+    if any(member.__struct_config__.array_like for member in _members(annotation)):
+        raise DeclarationError(
+            f"{where} takes its payload as an array-like Struct, but payloads are objects; let it be none."
+        )
     try:
         msgspec.json.Decoder(annotation)
     except (TypeError, NameError) as error:

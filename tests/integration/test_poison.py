@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from tests.letters import make_due, only_letter, skip, stopped, told
 from tests.projecting import Replica, run
 from tests.tallies import Tally, spoil
+from tests.verifying import VerifyingReplica
 from tests.writes import create_tallies, rows
 from worker import Event, Keys, ProjectedRow, Projection
 from worker.dead_letters import count_letters, retry_letters
@@ -150,6 +151,20 @@ async def test_a_row_that_postgresql_refuses_stops_its_stream_whatever_the_polic
         ("2-0", "passed", "handler_failed"),
         ("3-0", "open", "row_refused"),
     ]
+
+
+async def test_a_replay_passes_over_what_live_projection_did(
+    client: Redis, keys: Keys, engine: AsyncEngine
+) -> None:
+    await create_tallies(engine)
+    replica = VerifyingReplica(client, keys, engine, adding())
+    await append(replica)
+    await replica.catch_up("a")
+    finding = await replica.find("a")
+    assert (finding.differences, finding.obstacle) == ((), None)
+    await replica.rebuild("a")
+    assert await totals(engine) == {"a": (3, None, "3-0", 1)}
+    assert await told(engine, "event_id", "state") == [("2-0", "passed")]
 
 
 async def test_what_the_database_generates_is_left_to_it(

@@ -173,6 +173,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: declared(table=projected(day=Column(Text, primary_key=True))),
         "primary key of models must be stream_id alone",
     ),
+    "kept columns of other types": (
+        lambda: declared(table=projected(last_event_id=Column(Integer), updated_at=Column(DateTime))),
+        "columns ['last_event_id', 'updated_at'] of models are not of the types",
+    ),
+    "kept columns that are required": (
+        lambda: declared(table=projected(first_event_id=Column(Text, nullable=False))),
+        "columns ['first_event_id'] of models are null before the first event",
+    ),
     "array": (lambda: declared(table=projected(tags=Column(ARRAY(Text)))), "['tags'] are arrays"),
     "not null without default": (
         lambda: declared(table=projected(size=Column(Integer, nullable=False))),

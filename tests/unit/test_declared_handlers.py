@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from sqlalchemy import Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -47,6 +47,13 @@ class Put(msgspec.Struct):
     n: int
 
 
+class Row(msgspec.Struct, array_like=True):
+    n: int
+
+
+Unfinished = create_model("Unfinished", item=(typing.cast(Any, typing.ForwardRef("Nowhere")), ...))
+
+
 class Opaque:
     pass
 
@@ -80,6 +87,8 @@ def of_list(row: Any, payload: list[Added]) -> None: ...
 def of_opaque(row: Any, payload: Opaque) -> None: ...
 def of_holder(row: Any, payload: Holder) -> None: ...
 def of_event_or_none(row: Any, event: Event | None) -> None: ...
+def of_array(row: Any, payload: Row) -> None: ...
+def of_unfinished(row: Any, payload: Unfinished) -> None: ...
 def of_two_kinds(row: Any, payload: Added | Put) -> None: ...
 def of_imagined(row: Any, payload: Imagined) -> None: ...
 def of_another_row(row: Other, event: Event) -> None: ...
@@ -160,6 +169,8 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "an odd class in a model": (handled(of_holder), "cannot have its payload as Holder; mend that type"),
     "an event or none": (handled(of_event_or_none), "annotates its payload with"),
     "models of two kinds": (handled(of_two_kinds), "Structs of msgspec and others at once"),
+    "an array": (handled(of_array), "as an array-like Struct, but payloads are objects"),
+    "an unfinished model": (handled(of_unfinished), "cannot have its payload as Unfinished; mend that type:"),
     "a model for type checkers": (handled(of_imagined), "annotates payload with Imagined, which cannot be"),
     "another projection's row": (handled(of_another_row), "takes a row of Other, but the projection's table"),
     "upcaster of nothing handled": (
