@@ -92,6 +92,8 @@ WRITE_FACTS = """
         FROM unnest($10::text[], $11::boolean[], $12::numeric[], $13::numeric[])
             AS own(stream_id, is_saved, ms, seq)
         WHERE t.stream_id = own.stream_id
+          AND (t.own_is_saved, t.own_is_saved_ms, t.own_is_saved_seq)
+              IS DISTINCT FROM (own.is_saved, own.ms, own.seq)
     )
     INSERT INTO strategy_claims (stream_id, event_ms, event_seq, wdk_strategy_id, until_ms, until_seq)
     SELECT * FROM claimed

@@ -21,9 +21,12 @@ The parts
 ======================  ==========================================================================
 `events`, `hint`        event ids, events, hints; raw replies of Redis become these and go no further
 `payload`               JSON between a log's bytes and jsonb
-`children`              child rows: what handlers do to them, and what that comes to
+`children`              child rows: what handlers do to them, and what that comes to; `child_declaration`
 `row`, `fold`           rows as handlers see them; events in, changed row out
 `projection`, `rule`    what authors declare; rules that reach across streams
+`declaration`           mistakes in declarations, in a sentence each; `signature` is what handlers take
+`typed`, `misfit`       payloads as the models that handlers ask for, and why one does not fit
+`upcasting`, `poison`   old payloads made new; what becomes of events whose handler raises
 `keys`                  the names of all keys in Redis, and feed partitions
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once

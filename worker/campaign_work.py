@@ -14,7 +14,7 @@ from worker.rebuild import Rebuilder, Rebuilt
 from worker.retry import Perseverance
 from worker.scope import Scope
 from worker.store import Store
-from worker.waiting import wait_for
+from worker.waiting import wait_for, wait_for_any
 
 _AT_ONCE = 2
 """While one chunk is folded, the servers can work for another."""
@@ -96,15 +96,15 @@ class CampaignWorker:
     async def _work(self) -> None:
         take = partial(self._campaigns.take, self._campaign.id)
         conclude = partial(self._campaigns.conclude, self._campaign.id)
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self._over.is_set()):
             chunk = await self._persevere("taking a chunk", take)
             if chunk is not None:
                 self._in_hand.add(chunk.number)
                 await self._rebuild(chunk)
             elif await self._persevere("looking for chunks", conclude):
-                return
-            else:
-                await wait_for(self._stop, _LOOK_AGAIN_SECONDS)  # Others work, and may leave what they have.
+                self._over.set()
+            else:  # Others work, in this process or another, and may leave what they have.
+                await wait_for_any([self._stop, self._over], _LOOK_AGAIN_SECONDS)
 
     async def _rebuild(self, chunk: Chunk) -> None:
         """Rebuild a chunk and say so; at a stop it stays in hand, undone."""

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import JSON, Column, Integer, String, Table, inspect
-from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.types import ARRAY
+from sqlalchemy import Table
 
-from worker.errors import DeclarationError
 from worker.payload import encode
-from worker.row import RESERVED_NAMES, RawJson
+from worker.row import RawJson
 
 Key = str | int
 """What a child row is told by among those of its stream."""
@@ -178,74 +175,3 @@ def followed(earlier: AllChildRows, later: AllChildRows) -> AllChildRows:
 
 def _bytes(value: Any) -> int:
     return len(value.text) if isinstance(value, RawJson) else len(value) if isinstance(value, str) else 8
-
-
-def child_tables(
-    projection: str, parent: Table, models: Mapping[str, type[Any]] | None
-) -> dict[str, ChildTable]:
-    """What the models of a projection's child rows declare. Raises DeclarationError."""
-    tables = {name: _child_table(projection, parent, name, model) for name, model in (models or {}).items()}
-    names = [declared.table.name for declared in tables.values()]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise DeclarationError(f"Projection {projection}: {doubled} are child rows twice; name them once.")
-    return tables
-
-
-def _child_table(projection: str, parent: Table, name: str, model: type[Any]) -> ChildTable:
-    def wrong(what: str) -> DeclarationError:
-        return DeclarationError(f"Projection {projection}: child rows {name!r}: {what}")
-
-    if not name.isidentifier() or name in RESERVED_NAMES or name in parent.columns or name.startswith("_"):
-        raise wrong("handlers write row.<name>; choose a name that is an identifier and no column.")
-    try:
-        table = inspect(model).local_table
-    except (NoInspectionAvailable, AttributeError):
-        raise wrong(f"a SQLAlchemy model is needed, not {model!r}.") from None
-    assert isinstance(table, Table)
-    key = _key_of(table)
-    if key is None:
-        raise wrong(f"the primary key of {table.name} must be stream_id and one column more, in this order.")
-    if not isinstance(key.type, String | Integer):
-        raise wrong(f"{key.key}, the key of {table.name}, must be text or an integer, not {key.type!r}.")
-    if not any(
-        reference.column.table is parent and reference.column.key == "stream_id"
-        for reference in table.c.stream_id.foreign_keys
-        if (reference.ondelete or "").upper() == "CASCADE"
-    ):
-        raise wrong(
-            f"{table.name}.stream_id must be ForeignKey('{parent.name}.stream_id', ondelete='CASCADE'), "
-            "so that child rows go with their row."
-        )
-    if arrays := [column.key for column in table.columns if isinstance(column.type, ARRAY)]:
-        raise wrong(f"columns {arrays} are arrays; use jsonb instead.")
-    if renamed := [column.key for column in table.columns if column.key != column.name]:
-        raise wrong(f"columns {renamed} have another name in the database; give them the same.")
-    written = [c for c in table.columns if c.key not in ("stream_id", key.key) and c.computed is None]
-    return ChildTable(
-        name,
-        table,
-        key.key,
-        str if isinstance(key.type, String) else int,
-        tuple(column.key for column in written),
-        frozenset(column.key for column in written if isinstance(column.type, JSON)),
-        {column.key: _default(column) for column in written if _has_default(column)},
-    )
-
-
-def _key_of(table: Table) -> Column[Any] | None:
-    match list(table.primary_key):
-        case [stream_id, key] if stream_id.key == "stream_id":
-            return key
-    return None
-
-
-def _has_default(column: Column[Any]) -> bool:
-    return bool(column.nullable) or column.default is not None
-
-
-def _default(column: Column[Any]) -> Any:
-    default: Any = column.default
-    if default is None:
-        return None
-    value = default.arg(None) if default.is_callable else default.arg
-    return RawJson(encode(value)) if isinstance(column.type, JSON) and value is not None else value

@@ -67,6 +67,7 @@ def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngi
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
+        pool_use_lifo=True,  # Each connection prepares its statements anew: so few of them serve as can.
         pool_pre_ping=False,
         connect_args=connect_args,
     )

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from worker.application import read_committed
 from worker.errors import LetterRefusedError
 from worker.events import EventId
-from worker.letters import State
+from worker.letters import Reason, State
 from worker.projection import Projection
 from worker.table import Stamp, Table
 from worker.transaction import writing
@@ -144,6 +144,11 @@ def why_not(letter: StoredLetter) -> str:
         return f"{event} is skipped already, by {letter.skipped_by!r}: {letter.skipped_because!r}."
     if letter.state is State.RESOLVED:
         return f"{event} was applied meanwhile."
+    if letter.reason == Reason.HANDLER_FAILED:
+        return (
+            f"{event} was passed over, since its handler raised and its projection has poison='pass'; to "
+            "have it applied, mend the handler and raise the projection's version."
+        )
     return (
         f"{event} was passed over and its stream has gone on; if the handler was wrong to reject it, mend it "
         "and raise the projection's version."

@@ -10,23 +10,30 @@ from typing import Any
 from worker.children import AllChildRows, followed
 from worker.errors import RejectedEventError
 from worker.events import AnyEvent, Event, EventId, SkippedEvent, UndecodableEvent
+from worker.poison import Poison, error_text, place_of
 from worker.row import Remark, Row, RowState
 
 Handler = Callable[[Any, Event], None]
 """A plain function of row and event; see `worker.projection.Projection`."""
 
 
+_MAX_RAISED_CHARACTERS = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An event that can never be applied: it moves the position and nothing else.
+    """An event that is not applied: it moves the position and nothing else.
 
-    ``decoded`` tells whether a handler has seen and rejected it.
+    ``decoded`` tells whether a handler has seen and rejected it. ``raised`` is the end of the traceback where
+    the handler raised anything else, and the projection passes such events over; ``reason`` then tells what
+    was raised and where, and quotes nothing.
     """
 
     event_id: EventId
     type: str
     reason: str
     decoded: bool
+    raised: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,15 @@ def fold(
     handlers: Mapping[str, Handler],
     state: RowState,
     events: Sequence[AnyEvent],
+    poison: Poison = Poison.STOP,
 ) -> Folded:
     """Apply events to a row. See `worker.projection.Projection.fold`."""
     try:
-        return _Fold(row_class, handlers, state, keep_each=False).run(events)
+        return _Fold(row_class, handlers, state, poison, keep_each=False).run(events)
     except Exception:  # a handler's doing
         # Some handler left what is no JSON, or cannot apply an event a second time. Again, step by step, to
-        # find out which: it has failed, and its stream stops there.
-        return _Fold(row_class, handlers, state, keep_each=True).run(events)
+        # find out which: it has failed.
+        return _Fold(row_class, handlers, state, poison, keep_each=True).run(events)
 
 
 class _Fold:
@@ -84,10 +92,17 @@ class _Fold:
     """
 
     def __init__(
-        self, row_class: type[Row], handlers: Mapping[str, Handler], state: RowState, *, keep_each: bool
+        self,
+        row_class: type[Row],
+        handlers: Mapping[str, Handler],
+        state: RowState,
+        poison: Poison,
+        *,
+        keep_each: bool,
     ) -> None:
         self._row_class = row_class
         self._handlers = handlers
+        self._poison = poison
         self._keep_each = keep_each
         self._before = self._good = state
         self._row = row_class(state)
@@ -111,13 +126,23 @@ class _Fold:
                     self._keep(at + 1)
             except Exception as error:  # whatever it is, it stops this stream alone
                 self._undo(events, at)
-                if rejection := _rejection(event, error):
+                if rejection := _rejection(event, error) or self._passed(event, error):
                     self._rejections.append(rejection)
                     continue
                 failure = HandlerFailure(event.id, event.type, error)
                 events = events[:at]
                 break
         return self._folded(events, failure)
+
+    def _passed(self, event: Event, error: Exception) -> Rejection | None:
+        """What becomes of an event whose handler failed, where the projection passes such events over.
+
+        A lack of memory is no fault of the event: whatever the policy, it may be applied later.
+        """
+        if self._poison is Poison.STOP or isinstance(error, MemoryError):
+            return None
+        raised = error_text(error)[-_MAX_RAISED_CHARACTERS:]
+        return Rejection(event.id, event.type, place_of(error), decoded=True, raised=raised)
 
     def _pass_over(self, event: UndecodableEvent | SkippedEvent) -> None:
         if isinstance(event, UndecodableEvent):

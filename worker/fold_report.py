@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import traceback
+from collections.abc import Sequence
 
 import structlog
 
-from worker.fold import Folded
+from worker.fold import Folded, Rejection
 from worker.letters import Heeded
 from worker.outcome import Tally
+from worker.poison import place_of
 
 log = structlog.get_logger(__name__)
 
@@ -18,18 +19,15 @@ _MAX_REASON_CHARACTERS = 200
 
 def report_fold(stream_id: str, folded: Folded, heeded: Heeded, tally: Tally) -> None:
     """Count and log what became of events; a failure that is known already is no news."""
-    tally.events_rejected += len(folded.rejections)
+    rejected = [rejection for rejection in folded.rejections if rejection.raised is None]
+    passed = [rejection for rejection in folded.rejections if rejection.raised is not None]
+    tally.events_rejected += len(rejected)
+    tally.handler_failures += len(passed)
     tally.events_skipped += folded.skipped
-    if folded.rejections:
-        first = folded.rejections[0]
-        log.warning(
-            "events_rejected",
-            stream=stream_id,
-            events=len(folded.rejections),
-            event_id=str(first.event_id),
-            type=first.type,
-            reason=first.reason[:_MAX_REASON_CHARACTERS],
-        )
+    if rejected:
+        _report_first("events_rejected", stream_id, rejected)
+    if passed:
+        _report_first("failed_events_passed", stream_id, passed)
     tally.remarks += len(folded.remarks)
     for remark in folded.remarks:
         log.warning(remark.what, stream=stream_id, event_id=str(remark.event_id), reason=remark.reason)
@@ -42,11 +40,17 @@ def report_fold(stream_id: str, folded: Folded, heeded: Heeded, tally: Tally) ->
             stream=stream_id,
             event_id=str(failure.event_id),
             type=failure.type,
-            error=_place_of(failure.error),
+            error=place_of(failure.error),
         )
 
 
-def _place_of(error: Exception) -> str:
-    """What was raised, and where. Its text may quote the payload; the dead letter has all of it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename}"
+def _report_first(what: str, stream_id: str, rejections: Sequence[Rejection]) -> None:
+    first = rejections[0]
+    log.warning(
+        what,
+        stream=stream_id,
+        events=len(rejections),
+        event_id=str(first.event_id),
+        type=first.type,
+        reason=first.reason[:_MAX_REASON_CHARACTERS],
+    )

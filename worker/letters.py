@@ -2,7 +2,8 @@
 
 A letter is unique by projection, stream and event. Its state says what follows from it:
 
-- ``passed``: the event can never be applied; it moved its row's position and nothing else. For the record.
+- ``passed``: the event can never be applied, or its handler raised and the projection passes such events
+  over; it moved its row's position and nothing else. For the record. A newer version applies it anew.
 - ``open``: the event could not be applied now, and its stream stands before it until somebody helps.
 - ``skipped``: an operator decided that the event is not to be applied. Every fold heeds that, for ever.
 - ``resolved``: the event was open, and was applied later, is gone, or its stream now stands before another.
@@ -14,7 +15,6 @@ A stream has one open letter at most.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from worker.events import EventId, is_event_id
 from worker.fold import HandlerFailure, Rejection
+from worker.poison import error_text
 
 _MAX_ERROR_CHARACTERS = 8_000
 
@@ -100,15 +101,20 @@ class Letter:
 def letters_of(stream_id: str, rejections: Sequence[Rejection]) -> tuple[Letter, ...]:
     """The letters for events that a fold passed over."""
     return tuple(
-        Letter(stream_id, r.event_id, r.type, Reason.REJECTED if r.decoded else Reason.UNDECODABLE, r.reason)
+        Letter(stream_id, r.event_id, r.type, _reason(r), r.raised if r.raised is not None else r.reason)
         for r in rejections
     )
 
 
+def _reason(rejection: Rejection) -> Reason:
+    if rejection.raised is not None:
+        return Reason.HANDLER_FAILED
+    return Reason.REJECTED if rejection.decoded else Reason.UNDECODABLE
+
+
 def letter_of(stream_id: str, failure: HandlerFailure) -> Letter:
     """The letter for the event at which a fold ended."""
-    error = "".join(traceback.format_exception(failure.error))
-    return Letter(stream_id, failure.event_id, failure.type, Reason.HANDLER_FAILED, error)
+    return Letter(stream_id, failure.event_id, failure.type, Reason.HANDLER_FAILED, error_text(failure.error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,10 @@ async def skipped(connection: AsyncConnection, projection: str) -> dict[str, set
 async def record_passed(
     connection: AsyncConnection, projection: str, version: int, letters: Sequence[Letter]
 ) -> None:
-    """Record events that were passed over, in the transaction that moves their rows. Known ones stay."""
+    """Record events that were passed over, in the transaction that moves their rows.
+
+    Known ones stay, but for what a newer version says of them.
+    """
     if letters:
         await connection.exec_driver_sql(_RECORD_PASSED, (projection, version, *_columns(letters)))
 
@@ -251,7 +260,7 @@ _RECORD_PASSED = """
     ON CONFLICT (projection, stream_id, event_id) DO UPDATE
     SET version = excluded.version, state = 'passed', reason = excluded.reason, error = excluded.error,
         last_at = now(), retry_at = NULL
-    WHERE l.state IN ('open', 'resolved')"""
+    WHERE l.state IN ('open', 'resolved') OR l.state = 'passed' AND l.version < excluded.version"""
 
 # The pauses: 5 s, doubled after every attempt, up to an hour; a little at random, so that streams which
 # failed together are not tried together for ever.

@@ -44,8 +44,9 @@ class Tally:
     """What a projector has done since it started. Written by the projecting task only.
 
     ``events_applied`` counts handler calls that were kept; ``events_redone`` those of passes whose write
-    lost its comparison, so that somebody applies the events again. ``unreadable_logs`` counts passes over
-    keys that are no streams, ``untyped_entries`` entries whose type is missing or not UTF-8, and
+    lost its comparison, so that somebody applies the events again. ``handler_failures`` counts handlers
+    that raised, whether their stream stopped or the event was passed over. ``unreadable_logs`` counts passes
+    over keys that are no streams, ``untyped_entries`` entries whose type is missing or not UTF-8, and
     ``mended_values`` what was replaced in payloads because PostgreSQL cannot hold it.
     """
 

@@ -148,6 +148,19 @@ def as_storable_text(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text
 
 
+def copy_of(payload: dict[str, Any]) -> dict[str, Any]:
+    """The same payload in objects of its own. A loop, since 500 levels would be too deep for recursion."""
+    whole = payload.copy()
+    waiting: list[Any] = [whole]
+    while waiting:
+        container = waiting.pop()
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, dict | list):
+                container[key] = copied = value.copy()
+                waiting.append(copied)
+    return whole
+
+
 def _check_depth(raw: bytes) -> None:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _nested_too_deeply(raw):
         raise UndecodablePayloadError(f"the data are nested deeper than {MAX_DEPTH} levels")

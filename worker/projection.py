@@ -5,22 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from sqlalchemy import JSON, ColumnElement, DateTime, Integer, Table, Text, inspect
+from sqlalchemy import JSON, Column, DateTime, Integer, Table, Text, inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import ARRAY
 
-from worker.children import ChildRows, child_tables
-from worker.errors import DeclarationError
+from worker.child_declaration import child_tables
+from worker.children import ChildRows
+from worker.declaration import (
+    check_column,
+    check_kept_columns,
+    check_row,
+    check_rule,
+    check_types,
+    checked_checkpoints,
+    checked_field,
+    checked_name,
+    checked_poison,
+    checked_version,
+    default_of,
+)
+from worker.errors import DeclarationError, RejectedEventError
 from worker.events import AnyEvent
 from worker.fold import Folded, Handler, fold
 from worker.payload import encode
 from worker.row import RESERVED_NAMES, RawJson, Remark, RowState, row_class
 from worker.rule import CrossStreamRule
+from worker.signature import callers_names, name_of, read_handler
+from worker.typed import typed_handler
+from worker.upcasting import Upcaster, Upcasters
 
-H = TypeVar("H", bound=Handler)
+H = TypeVar("H", bound=Callable[..., None])
+U = TypeVar("U", bound=Upcaster)
 
 
 class ProjectedRow:
@@ -56,10 +74,13 @@ class Projection:
     ``table`` is a SQLAlchemy model with the `ProjectedRow` mixin. ``checkpoints`` are the event types that
     must be durable in PostgreSQL at once. ``version`` is raised when handlers change so that old rows must
     be folded anew. ``children`` are models of tables in which a stream has many rows, by the names under
-    which handlers write them; see `worker.children`.
+    which handlers write them; see `worker.children`. ``poison`` says what becomes of an event whose handler
+    raises: "stop" stops its stream until it is retried or skipped, "pass" passes it over with a dead letter,
+    until a new version applies it anew. ``payload_version`` is the field of payloads by which upcasters go;
+    see `upcast`.
 
-    A handler is a plain function of row and event, registered with `on`. It does no I/O, reads no clock and
-    draws no random numbers, so that a replay gives the same row.
+    A handler is a plain function of row and event or payload, registered with `on`. It does no I/O, reads no
+    clock and draws no random numbers, so that a replay gives the same row.
     """
 
     def __init__(
@@ -71,25 +92,30 @@ class Projection:
         checkpoints: Iterable[str] = (),
         rule: CrossStreamRule | None = None,
         children: Mapping[str, type[Any]] | None = None,
+        poison: Literal["stop", "pass"] = "stop",
+        payload_version: str = "version",
     ) -> None:
-        if not name or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-            raise DeclarationError(
-                f"Projection name {name!r} must consist of ASCII letters, digits, '-' and '_'."
-            )
-        if version < 1:
-            raise DeclarationError(f"Projection {name}: version must be 1 or more, not {version}.")
-        self.name = name
-        self.version = version
-        self.checkpoints = frozenset(checkpoints)
+        self.name = checked_name(name)
+        owner = f"Projection {name}"
+        self.version = checked_version(owner, version)
+        self.checkpoints = checked_checkpoints(owner, checkpoints)
+        check_rule(owner, rule)
         self.rule = rule
+        self.poison = checked_poison(owner, poison)
         self.table = _table_of(name, table)
+        self._model = table
+        self._upcasters = Upcasters(name, checked_field(owner, payload_version))
         self._handlers: dict[str, Handler] = {}
         computed = rule.columns if rule else frozenset()
         if unknown := computed - set(self.table.columns.keys()):
             raise DeclarationError(
                 f"Projection {name}: its rule computes {sorted(unknown)}, which the table lacks."
             )
-        folded = [c for c in self.table.columns if c.key not in KEPT_COLUMNS and c.key not in computed]
+        # What the database generates of other columns is for readers alone.
+        others = KEPT_COLUMNS | computed | {c.key for c in self.table.columns if c.computed is not None}
+        folded = [c for c in self.table.columns if c.key not in others]
+        for column in folded:
+            check_column(owner, column)
         self.columns: tuple[str, ...] = tuple(c.key for c in folded)
         self.json_columns = frozenset(c.key for c in folded if isinstance(c.type, JSON))
         self.children = child_tables(name, self.table, children)
@@ -109,16 +135,49 @@ class Projection:
         return self.rule.races if self.rule else frozenset()
 
     def on(self, *types: str) -> Callable[[H], H]:
-        """Register a handler for event types. One handler for a type; several types may share one."""
+        """Register a handler for event types. One handler for a type; several types may share one.
+
+        A handler is ``(row, event: Event)``, ``(row, payload: Model)`` or
+        ``(row, event: Event, payload: Model)``; without annotation the second parameter is the event. A model
+        is one of pydantic, a msgspec Struct, a dataclass or a TypedDict; ``dict[str, Any]`` is the payload as
+        it is. The payload is the handler's own. One that does not fit its model rejects the event, as
+        RejectedEventError does.
+        """
+        owner = f"Projection {self.name}"
+        check_types(owner, "on()", types)
 
         def register(handler: H) -> H:
             if not types:
-                raise DeclarationError(f"Projection {self.name}: on() needs at least one event type.")
+                raise DeclarationError(f"{owner}: on() needs at least one event type.")
+            where = f"{owner}: handler {name_of(handler)}"
+            signature = read_handler(where, handler, callers_names())
+            check_row(where, signature.row, self._model)
+            called = typed_handler(where, handler, signature)
             for event_type in types:
                 if event_type in self._handlers:
-                    raise DeclarationError(f"Projection {self.name}: two handlers for {event_type!r}.")
-                self._handlers[event_type] = handler
+                    raise DeclarationError(f"{owner}: two handlers for {event_type!r}; keep one.")
+                self._handlers[event_type] = self._upcasters.before(event_type, called)
             return handler
+
+        return register
+
+    def upcast(self, event_type: str, *, version: int) -> Callable[[U], U]:
+        """Register a function that makes a payload of the next version of one of this version.
+
+        It is called before handlers, with a payload of its own, and so are those of the versions after it.
+        The version stands in the payload's field ``payload_version``; one without it is of version 1, one
+        that is newer than all upcasters is left as it is, and one whose version is no positive integer
+        rejects its event. What an upcaster raises counts as raised by the handler.
+        """
+        owner = f"Projection {self.name}"
+        check_types(owner, "upcast()", [event_type])
+        checked_version(f"{owner}: upcaster for {event_type!r}", version)
+
+        def register(upcaster: U) -> U:
+            first = self._upcasters.add(event_type, version, upcaster)
+            if first and event_type in self._handlers:
+                self._handlers[event_type] = self._upcasters.before(event_type, self._handlers[event_type])
+            return upcaster
 
         return register
 
@@ -128,14 +187,15 @@ class Projection:
             raise DeclarationError(f"Projection {self.name}: it has no handlers.")
         if unhandled := self.checkpoints - self.types:
             raise DeclarationError(f"Projection {self.name}: no handler for checkpoints {sorted(unhandled)}.")
+        self._upcasters.check(self.types)
 
     def fold(self, state: RowState, events: Sequence[AnyEvent]) -> Folded:
         """Apply events, in log order, to a row. Pure: the same state and events give the same result.
 
         An event that is rejected or skipped leaves no trace but the position. At one whose handler raises
-        anything else the fold ends, with everything before it applied.
+        anything else the fold ends, with everything before it applied, unless the projection passes it over.
         """
-        return fold(self._row_class, self._handlers, state, events)
+        return fold(self._row_class, self._handlers, state, events, self.poison)
 
 
 def _table_of(name: str, model: type[Any]) -> Table:
@@ -145,11 +205,15 @@ def _table_of(name: str, model: type[Any]) -> Table:
         raise DeclarationError(
             f"Projection {name}: table must be a SQLAlchemy model, not {model!r}."
         ) from None
-    assert isinstance(table, Table)
+    if not isinstance(table, Table):
+        raise DeclarationError(
+            f"Projection {name}: {model.__name__} is mapped to no single table; give a model of one."
+        )
     if missing := KEPT_COLUMNS - set(table.columns.keys()):
         raise DeclarationError(
             f"Projection {name}: table {table.name} lacks {sorted(missing)}; give it the ProjectedRow mixin."
         )
+    check_kept_columns(f"Projection {name}", table)
     if [column.key for column in table.primary_key] != ["stream_id"]:
         raise DeclarationError(f"Projection {name}: the primary key of {table.name} must be stream_id alone.")
     if arrays := [column.key for column in table.columns if isinstance(column.type, ARRAY)]:
@@ -165,14 +229,14 @@ def _table_of(name: str, model: type[Any]) -> Table:
     return table
 
 
-def _default(name: str, column: ColumnElement[Any]) -> Any:
-    """The value a column has before any event."""
-    default = getattr(column, "default", None)
-    value = None
-    if default is not None:
-        value = default.arg(None) if default.is_callable else default.arg if default.is_scalar else None
-    if value is None and not getattr(column, "nullable", True):
+def _default(name: str, column: Column[Any]) -> Any:
+    """The value a column has before any event, as a row's state has it."""
+    value = default_of(f"Projection {name}", column)
+    if value is None or not isinstance(column.type, JSON):
+        return value
+    try:
+        return RawJson(encode(value))
+    except (TypeError, RejectedEventError):
         raise DeclarationError(
-            f"Projection {name}: column {column.key} may not be null; give it a default in the model."
-        )
-    return RawJson(encode(value)) if isinstance(column.type, JSON) and value is not None else value
+            f"Projection {name}: the default of column {column.key} is no JSON; give it one that is."
+        ) from None

@@ -20,7 +20,7 @@ from worker.scope import Scope
 from worker.settings import Settings
 from worker.store import Store
 
-_PAGE_BYTES = 1024 * 1024
+_PAGE_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ async def reach(
             await_operators=False,
             renew=partial(renew, servers.redis),
         )
-        # In small pages: while a server answers with a large one, it answers nobody else.
+        # In small pages: while a server answers with a large one, it answers nobody else. Yet large enough
+        # for most chunks to be read at once.
         logs = make_log(settings, servers.redis, projection, page_bytes=_PAGE_BYTES)
         courtesy = Courtesy(
             servers.redis,

@@ -127,4 +127,5 @@ def _bytes(folded: FoldedLog) -> int:
     text = sum(
         len(v.text if isinstance(v, RawJson) else v) for v in folded.state if isinstance(v, RawJson | str)
     )
+    text += sum(len(rejection.raised or "") for rejection in folded.rejections)
     return 1_000 + text + 200 * (len(folded.facts) + len(folded.rejections))

@@ -123,6 +123,29 @@ async def test_without_streams_a_campaign_is_over_at_once(
     assert await process.is_finished(campaign)
 
 
+async def test_a_process_ends_with_its_last_chunk_and_not_at_the_next_look_for_others(
+    replica: RebuildingReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.campaign_work._LOOK_AGAIN_SECONDS", 600.0)
+    process = Process(replica, "one")
+    campaign = await process.campaigns.begin(replica.projection.version, ALL, STREAMS[:1])
+    process.rebuilder.may_begin.clear()
+    conclude, has_looked = process.campaigns.conclude, asyncio.Event()
+
+    async def look(campaign_id: int) -> bool:
+        over = await conclude(campaign_id)
+        has_looked.set()
+        return over
+
+    monkeypatch.setattr(process.campaigns, "conclude", look)
+    async with asyncio.timeout(20):
+        working = asyncio.create_task(process.work(campaign))
+        await has_looked.wait()  # One half of the process has the only chunk, and the other has found none.
+        process.rebuilder.may_begin.set()
+        await working
+    assert await process.is_finished(campaign)
+
+
 async def test_processes_share_a_campaign_and_do_no_stream_twice(replica: RebuildingReplica) -> None:
     processes = [Process(replica, name) for name in ("one", "two", "three")]
     # All at once: one of them begins the campaign, whoever it is, and the others join it.

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import ARRAY, Column, Integer, String, Text, func
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    Date,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    Float,
+    ForeignKey,
+    Identity,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    PickleType,
+    Sequence,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import HSTORE, JSONB
+from sqlalchemy.orm import DeclarativeBase, column_property
 
 from projections import strategies
 from tests.tallies import Tally, tallies
@@ -67,11 +96,74 @@ def ignore(row: Any, event: Event) -> None:
     """A handler that does nothing."""
 
 
+def column(column: Column[Any]) -> Callable[[], object]:
+    """A declaration whose table has this column more."""
+    return lambda: declared(table=projected(**{column.name or "it": column}))
+
+
+def mapped_to_a_join() -> Projection:
+    class Base(DeclarativeBase):
+        pass
+
+    metadata = Base.metadata
+    left = Table("a", metadata, Column("id", Text, primary_key=True))
+    right = Table("b", metadata, Column("id", Text, ForeignKey("a.id"), primary_key=True))
+    both = type(
+        "Both", (Base,), {"__table__": left.join(right), "id": column_property(left.c.id, right.c.id)}
+    )
+    return declared(table=both)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Lower(TypeDecorator[str]):
+    """Text in lower case."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value.lower() if value else value
+
+
+class Name(TypeDecorator[str]):
+    """Text of a limited length, and no more than that."""
+
+    impl = String(9)
+    cache_ok = True
+
+
+class Tags(TypeDecorator[Any]):
+    """JSON by another name."""
+
+    impl = JSONB
+    cache_ok = True
+
+
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no name": (lambda: declared(""), "Projection name ''"),
     "name with a colon": (lambda: declared("a:b"), "Projection name 'a:b'"),
     "name with an accent": (lambda: declared("é"), "Projection name 'é'"),
     "version 0": (lambda: declared(version=0), "version must be 1 or more, not 0"),
+    "no name at all": (lambda: declared(None), "Projection name None"),  # type: ignore[arg-type]
+    "version as text": (lambda: declared(version="1"), "version must be an integer such as 1, not '1'"),
+    "version true": (lambda: declared(version=True), "version must be an integer such as 1, not True"),
+    "version 1.5": (lambda: declared(version=1.5), "version must be an integer such as 1, not 1.5"),
+    "checkpoints as text": (lambda: declared(checkpoints="paid"), "a set of event types, not 'paid'"),
+    "checkpoints none": (lambda: declared(checkpoints=None), "a set of event types, not None"),
+    "checkpoints of numbers": (lambda: declared(checkpoints={1}), "an event type is a string, not 1"),
+    "unknown policy": (lambda: declared(poison="skip"), "poison must be 'stop' or 'pass', not 'skip'"),
+    "policy as a number": (lambda: declared(poison=0), "poison must be 'stop' or 'pass', not 0"),
+    "no field for versions": (lambda: declared(payload_version=""), "the name of a field such as 'version'"),
+    "rule that is none": (lambda: declared(rule="claims"), "rule must be a CrossStreamRule, not 'claims'"),
+    "class of a rule": (lambda: declared(rule=Rule), "give an instance"),
+    "table of SQLAlchemy Core": (
+        lambda: declared(table=cast(Any, Tally.__table__)),
+        "must be a SQLAlchemy model",
+    ),
+    "model of a join": (mapped_to_a_join, "Both is mapped to no single table"),
     "no model": (lambda: declared(table=dict), "must be a SQLAlchemy model"),
     "no mixin": (
         lambda: declared(table=model(stream_id=Column(Text, primary_key=True))),
@@ -80,6 +172,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "another key": (
         lambda: declared(table=projected(day=Column(Text, primary_key=True))),
         "primary key of models must be stream_id alone",
+    ),
+    "kept columns of other types": (
+        lambda: declared(table=projected(last_event_id=Column(Integer), updated_at=Column(DateTime))),
+        "columns ['last_event_id', 'updated_at'] of models are not of the types",
+    ),
+    "kept columns that are required": (
+        lambda: declared(table=projected(first_event_id=Column(Text, nullable=False))),
+        "columns ['first_event_id'] of models are null before the first event",
     ),
     "array": (lambda: declared(table=projected(tags=Column(ARRAY(Text)))), "['tags'] are arrays"),
     "not null without default": (
@@ -92,8 +192,56 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "default that the database computes": (
         lambda: declared(table=projected(at=Column(Text, nullable=False, default=func.now()))),
-        "column at may not be null; give it a default",
+        "column at has a default that the database computes",
     ),
+    "default that the database computes, of what may be null": (
+        column(Column("at", Text, default=func.now())),
+        "column at has a default that the database computes",
+    ),
+    "default by the clock": (
+        column(Column("at", DateTime(timezone=True), default=lambda: datetime.now(UTC))),
+        "column at has a default that is another each time",
+    ),
+    "default by chance": (
+        column(Column("token", Uuid, default=uuid4)),
+        "column token has a default that is another each time",
+    ),
+    "default that needs a statement": (
+        column(Column("twice", Integer, default=lambda context: context.current_parameters["n"])),
+        "column twice has a default that raises AttributeError",
+    ),
+    "default that is no JSON": (
+        column(Column("tags", JSONB, default=lambda: {1, 2})),
+        "the default of column tags is no JSON",
+    ),
+    "default of the server alone, explained": (
+        column(Column("size", Integer, nullable=False, server_default="0")),
+        "as well, since handlers do not see that of the server",
+    ),
+    "numbered by the database": (
+        column(Column("number", Integer, Identity())),
+        "column number is numbered by the database",
+    ),
+    "numbered by a sequence": (
+        column(Column("number", Integer, Sequence("numbers"))),
+        "column number is numbered by the database",
+    ),
+    "onupdate": (
+        column(Column("at", Text, onupdate="x")),
+        "column at has an onupdate, which is never called",
+    ),
+    "no type": (column(Column("thing")), "column thing has no type"),
+    "type with conversions": (column(Column("lower", Lower())), "column lower has type Lower, whose conv"),
+    "JSON by another name": (column(Column("tags", Tags())), "column tags has type Tags"),
+    "pickled": (column(Column("thing", PickleType)), "column thing has type PickleType"),
+    "Python enum": (column(Column("colour", Enum(Colour))), "column colour has a Python enum as type"),
+    "hstore": (column(Column("tags", HSTORE)), "column tags has type HSTORE; use jsonb"),
+    "UUID as text": (column(Column("key", Uuid(as_uuid=False))), "column key is a Uuid with as_uuid=False"),
+    "Numeric as float": (
+        column(Column("price", Numeric(asdecimal=False))),
+        "column price has numbers of another kind",
+    ),
+    "Float as Decimal": (column(Column("x", Float(asdecimal=True))), "column x has numbers of another kind"),
     "names that rows need": (
         lambda: declared(table=projected(state=Column(Text), facts=Column(Text))),
         "['facts', 'state']",
@@ -142,6 +290,33 @@ def test_a_new_row_has_the_defaults_of_the_model() -> None:
     new = dict(zip(projection.columns, projection.new_state, strict=True))
     assert new == {"a": None, "b": "x", "c": RawJson('{"n":1}'), "d": None, "e": 7}
     assert projection.json_columns == {"c", "d"}
+
+
+def test_columns_of_usual_types_are_fine() -> None:
+    kinds: list[Any] = [
+        Text,
+        String(5),
+        BigInteger,
+        Boolean,
+        Numeric(10, 2),
+        Float,
+        Double,
+        Date,
+        DateTime(timezone=True),
+        Interval,
+        Uuid,
+        LargeBinary,
+        Enum("red", "green", name="colour"),
+        JSONB,
+        Name,
+    ]
+    columns = {f"c{at}": Column(kind) for at, kind in enumerate(kinds)}
+    assert declared(table=projected(**columns)).columns == tuple(columns)
+
+
+def test_what_the_database_generates_is_not_folded() -> None:
+    table = projected(a=Column(Text), shown=Column(Text, Computed("upper(a)")))
+    assert declared(table=table).columns == ("a",)
 
 
 def test_what_a_rule_computes_is_not_folded() -> None:
