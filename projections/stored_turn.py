@@ -56,8 +56,8 @@ class _StoredMessages:
         return self._touched.setdefault(place, self._shown.get(str(place), {}))
 
     def append(self, message: JsonObject) -> None:
-        shown = {field: message[field] for field in _SHOWN if field in message}
-        if shown:
+        # An empty value was carried by the payload: nothing of the turn, which an event might change.
+        if shown := {field: message[field] for field in _SHOWN if message.get(field)}:
             self._shown[str(self._count)] = shown
         values = columns_of({field: value for field, value in message.items() if field not in _ALWAYS})
         self._rows.put(self._count, role=message["role"], timestamp=self._time, **values)
