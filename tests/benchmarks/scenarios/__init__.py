@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.bench import Scenario
-from tests.benchmarks.scenarios import backlog, big_rows, growth, live, rebuild_verify, transcripts
+from tests.benchmarks.scenarios import (
+    backlog,
+    big_rows,
+    growth,
+    last_messages,
+    live,
+    rebuild_verify,
+    transcripts,
+)
 
 SCENARIOS: Sequence[Scenario] = (
     backlog.SCENARIO,
@@ -14,4 +22,5 @@ SCENARIOS: Sequence[Scenario] = (
     big_rows.SCENARIO,
     rebuild_verify.SCENARIO,
     transcripts.SCENARIO,
+    last_messages.SCENARIO,
 )
