@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from worker.difference import excerpts
 from worker.finding import Finding, Obstacle
 from worker.log_scan import LogScan
+from worker.overlap import overlap
 from worker.store import Store
 from worker.verify import Verifier, in_parts, suspicious
 
@@ -114,7 +115,8 @@ class Surveyor:
     async def survey_streams(self, stream_ids: Sequence[str], survey: Survey) -> None:
         """Verify these streams."""
         suspects: dict[str, None] = {}
-        for some in in_parts(stream_ids):
+        for at in range(0, len(stream_ids), _STEP):
+            some = stream_ids[at : at + _STEP]
             await self._look(some, suspects, survey, named=True)
             self._advance(len(some))
         await self._confirm(suspects, survey, named=True)
@@ -125,8 +127,7 @@ class Surveyor:
         async with aclosing(self._all_streams()) as steps:
             async for stream_ids in steps:
                 chosen = _share(stream_ids, share)
-                for some in in_parts([stream_id for stream_id in chosen if stream_id not in suspects]):
-                    await self._look(some, suspects, survey)
+                await self._look([s for s in chosen if s not in suspects], suspects, survey)
                 if len(suspects) >= _SUSPECTS_AT_ONCE:
                     await self._confirm(suspects, survey)
         await self._confirm(suspects, survey)
@@ -145,18 +146,29 @@ class Surveyor:
     async def _look(
         self, stream_ids: Sequence[str], suspects: dict[str, None], survey: Survey, *, named: bool = False
     ) -> None:
-        """Look once; note what is clear, and remember what must be looked at again."""
-        for finding in await self._verifier.look(stream_ids):
-            if suspicious(finding):
-                suspects[finding.stream_id] = None
-            else:
-                survey.note(finding, named=named)
+        """Look once; note what is clear, and remember what must be looked at again.
+
+        While one part is folded, the servers make what the next one needs.
+        """
+
+        async def note(findings: Sequence[Finding]) -> None:
+            for finding in findings:
+                if suspicious(finding):
+                    suspects[finding.stream_id] = None
+                else:
+                    survey.note(finding, named=named)
+
+        await overlap(list(in_parts(stream_ids)), self._verifier.look, note, _nothing_more)
 
     async def _confirm(self, suspects: dict[str, None], survey: Survey, *, named: bool = False) -> None:
         async with aclosing(self._verifier.confirm(suspects)) as findings:
             async for finding in findings:
                 survey.note(finding, named=named)
         suspects.clear()
+
+
+async def _nothing_more(_: Sequence[Finding]) -> None:
+    """Findings are written nowhere."""
 
 
 def _share(stream_ids: Iterable[str], share: float) -> list[str]:
