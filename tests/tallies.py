@@ -25,9 +25,9 @@ class Tally(ProjectedRow, Base):
     numbers: Mapped[list[Any]] = mapped_column(JSONB, default=list)
 
 
-def tallies() -> Projection:
+def tallies(name: str = "tallies", *, logs: str = "stream:", streams: str = "*") -> Projection:
     """A new projection of the table, with its handlers."""
-    projection = Projection("tallies", table=Tally)
+    projection = Projection(name, table=Tally, logs=logs, streams=streams)
 
     @projection.on("add")
     def add(row: Tally, event: Event) -> None:

@@ -23,7 +23,7 @@ The parts
 `payload`               JSON between a log's bytes and jsonb
 `row`, `fold`           rows as handlers see them; events in, changed row out
 `projection`, `rule`    what authors declare; rules that reach across streams
-`keys`                  the names of all keys in Redis, and feed partitions
+`keys`, `stream_glob`   the names of all keys in Redis, and feed partitions; which streams a projection takes
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
@@ -110,6 +110,7 @@ from worker.errors import (
     RejectedEventError,
     StreamBlockedError,
     StreamDivergedError,
+    StreamLeftOutError,
 )
 from worker.events import Event, EventId
 from worker.finding import Finding, Obstacle
@@ -157,6 +158,7 @@ __all__ = [
     "StoredFacts",
     "StreamBlockedError",
     "StreamDivergedError",
+    "StreamLeftOutError",
     "StreamView",
     "emit",
     "emit_again",

@@ -27,7 +27,6 @@ from worker.handover import Handover
 from worker.health import Health
 from worker.isolation import Isolation
 from worker.leases import Leases
-from worker.loading import load_projections
 from worker.log import Log
 from worker.pending import Pending
 from worker.projection import Projection
@@ -95,10 +94,11 @@ def make_log(
     """The logs as this projection reads them, in pages as large as the settings say, or as these."""
     return Log(
         redis,
-        settings.keys,
+        projection.keys(settings.keys),
         projection.types,
         max_payload_bytes=settings.max_payload_bytes,
         page_bytes=page_bytes or int(settings.page_megabytes * 1024 * 1024),
+        streams=projection.streams,
     )
 
 
@@ -122,7 +122,7 @@ def make_service(
     Nothing but wasted work depends on the leases.
     """
     health = health or Health()
-    redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
+    redis, keys, consumer = servers.redis, projection.keys(settings.keys), settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
     )
@@ -147,7 +147,7 @@ def make_service(
         pending,
         diverged,
         handover,
-        projection=projection.name,
+        projection=projection,
         consumer=consumer,
         period=sweep_period,
         stop=stop,
@@ -190,12 +190,12 @@ def make_service(
     )
 
 
-async def run_worker(settings: Settings) -> int:
-    """Run until a signal; the exit code: 0 after a graceful stop, 1 when the rest had to be cancelled.
+async def run_worker(settings: Settings, projections: list[Projection]) -> int:
+    """Run these projections until a signal.
 
+    The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    projections = load_projections(settings.projections)
     stop = asyncio.Event()
     working = asyncio.create_task(work(settings, projections, Health(), stop))
     loop = asyncio.get_running_loop()

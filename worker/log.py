@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from asyncio import Future, shield
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from worker.extent import Extent, read_extents
 from worker.keys import Keys
 from worker.overlap import Turns
 from worker.redis_client import Script, pipelined, refused
+from worker.stream_glob import ALL_STREAMS, StreamGlob
 
 NO_STREAM: Final = "no stream"
 """In place of an event id: the key holds something else."""
@@ -135,21 +135,25 @@ class _RawPage:
 
 
 class Log:
-    """The logs of one projection: all streams under the key prefix, as events of its types.
+    """The logs of one projection: its streams under the key prefix, as events of its types.
+
+    Only scanning heeds ``streams``; who names a stream must know whether the projection takes it.
 
     Redis bounds a read in entries only. Here it is bounded in bytes, by the size of the entries seen before.
     """
 
     def __init__(
-        self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int
-    ) -> None:
+        self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int,
+        streams: StreamGlob = ALL_STREAMS,
+    ) -> None:  # fmt: skip
         self.keys = keys
         self.redis = redis
         self._types = EventTypes(types)
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
-        self._pattern = re.sub(r"([*?\[\]\\])", r"\\\1", keys.log_prefix) + "*"
+        self._streams = streams
+        self._pattern = streams.redis_pattern(keys.log_prefix)
 
     async def read(
         self,
@@ -308,7 +312,10 @@ class Log:
         where the key holds something else."""
         prefix_bytes = len(self.keys.log_prefix.encode())
         cursor, *found = await _SCAN_ENDS(self.redis, [], [cursor, self._pattern, count, prefix_bytes])
-        return int(cursor), dict(zip(found[::2], found[1::2], strict=True))
+        covers = self._streams.covers_raw
+        return int(cursor), {
+            raw: end for raw, end in zip(found[::2], found[1::2], strict=True) if covers(raw)
+        }
 
     async def scan(self, cursor: int, count: int) -> tuple[int, list[str], list[bytes]]:
         """One step through all keys of logs: the next cursor (0: done), stream ids, and keys that spell none.
@@ -325,7 +332,7 @@ class Log:
             stream_id = parse_stream_id(name[prefix_bytes:])
             if stream_id is None:
                 unusable.append(name)
-            else:
+            elif self._streams.covers(stream_id):
                 streams.append(stream_id)
         return int(cursor), streams, unusable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -14,9 +15,11 @@ from sqlalchemy.types import ARRAY
 from worker.errors import DeclarationError
 from worker.events import AnyEvent
 from worker.fold import Folded, Handler, fold
+from worker.keys import Keys
 from worker.payload import encode
 from worker.row import RESERVED_NAMES, RawJson, Remark, RowState, row_class
 from worker.rule import CrossStreamRule
+from worker.stream_glob import StreamGlob
 
 H = TypeVar("H", bound=Handler)
 
@@ -53,7 +56,8 @@ class Projection:
 
     ``table`` is a SQLAlchemy model with the `ProjectedRow` mixin. ``checkpoints`` are the event types that
     must be durable in PostgreSQL at once. ``version`` is raised when handlers change so that old rows must
-    be folded anew.
+    be folded anew. ``logs`` is the key prefix of its logs, after the deployment's. ``streams`` is a pattern
+    of stream ids (see `StreamGlob`): others are never projected, and what rows they have stay as they are.
 
     A handler is a plain function of row and event, registered with `on`. It does no I/O, reads no clock and
     draws no random numbers, so that a replay gives the same row.
@@ -67,6 +71,8 @@ class Projection:
         version: int = 1,
         checkpoints: Iterable[str] = (),
         rule: CrossStreamRule | None = None,
+        logs: str = "stream:",
+        streams: str = "*",
     ) -> None:
         if not name or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
             raise DeclarationError(
@@ -78,6 +84,11 @@ class Projection:
         self.version = version
         self.checkpoints = frozenset(checkpoints)
         self.rule = rule
+        try:
+            self.logs = Keys(logs=logs).logs
+            self.streams = StreamGlob(streams)
+        except ValueError as error:
+            raise DeclarationError(f"Projection {name}: {error}") from None
         self.table = _table_of(name, table)
         self._handlers: dict[str, Handler] = {}
         computed = rule.columns if rule else frozenset()
@@ -95,6 +106,19 @@ class Projection:
     def types(self) -> frozenset[str]:
         """The projected event types: those with a handler."""
         return frozenset(self._handlers)
+
+    def keys(self, keys: Keys) -> Keys:
+        """The deployment's keys, with the logs of this projection."""
+        return keys if keys.logs == self.logs else replace(keys, logs=self.logs)
+
+    def left_out(self, stream_id: str) -> str:
+        """Why the stream is never projected, as a sentence; empty if it is."""
+        if self.streams.covers(stream_id):
+            return ""
+        return (
+            f"Projection {self.name} leaves stream {stream_id!r} out: it takes only those that match "
+            f"{self.streams.pattern!r}."
+        )
 
     @property
     def races(self) -> frozenset[str]:

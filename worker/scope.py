@@ -46,7 +46,8 @@ class Scope:
 async def find_streams(
     scope: Scope, logs: Log, store: Store, projection: Projection, *, with_logs: bool = True
 ) -> list[str]:
-    """All streams in scope, each once, in order. Keys that are no streams and have no row are left out.
+    """All streams in scope, each once, in order. Keys that are no streams and have no row are not among them,
+    nor streams that the projection leaves out.
 
     Without ``with_logs`` only those that have a row.
     Raises ScopeError where PostgreSQL does not take the condition.
@@ -69,7 +70,7 @@ async def find_streams(
         ) from None
     if with_logs and not scope.of_rows:
         streams |= await streams_of_logs(logs)
-    return sorted(streams)
+    return sorted(filter(projection.streams.covers, streams))
 
 
 def _is_to_blame(error: DBAPIError | TimeoutError) -> bool:

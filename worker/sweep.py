@@ -24,6 +24,7 @@ from worker.keys import Keys
 from worker.log import NO_STREAM, Finding, Log, PageRequest
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
+from worker.projection import Projection
 from worker.settled import Settled
 from worker.store import Store
 from worker.unusable import UnusableKeys
@@ -81,7 +82,7 @@ class Sweep:
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
-        diverged: DivergedStreams, handover: Handover | None = None, *, projection: str, consumer: str,
+        diverged: DivergedStreams, handover: Handover | None = None, *, projection: Projection, consumer: str,
         period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self.untyped_entries = 0
@@ -92,7 +93,8 @@ class Sweep:
         self._cache = cache
         self._pending = pending
         self._diverged = diverged
-        self._projection = projection
+        self._projection = projection.name
+        self._covers = projection.streams.covers
         self._consumer = consumer
         self._stop = stop
         self._handover = handover
@@ -265,6 +267,8 @@ class Sweep:
     async def _look_at_diverged(self) -> None:
         """Queue all diverged streams: some may have been mended, or deleted with their rows."""
         async for stream_id in self._diverged.all():
+            if not self._covers(stream_id):
+                continue
             await self._queue(stream_id, self._settled.get(stream_id))
 
     async def _look_at_rows(self) -> int:
@@ -274,7 +278,7 @@ class Sweep:
             stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_ROWS)
             last_ids = await self._logs.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
-                if last_id is None or last_id == NO_STREAM:
+                if self._covers(stream_id) and (last_id is None or last_id == NO_STREAM):
                     vanished += 1
                     if stream_id not in self._settled or self._settled.get(stream_id) is not None:
                         await self._queue(stream_id, None)
@@ -305,7 +309,7 @@ class Sweep:
         """
         abandoned = await self._store.abandoned(_STEP_ROWS)
         findings = await self._logs.find_projected([PageRequest(s, None) for s in abandoned])
-        gone = [finding.stream_id for finding in findings if not finding.news]
+        gone = [f.stream_id for f in findings if not f.news or not self._covers(f.stream_id)]
         if gone:
             await self._store.withdraw(gone)
             log.info("deleted_streams_withdrawn", streams=len(gone))
