@@ -73,7 +73,8 @@ The parts
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
 `show`                  the same for applications; `application` what their engines and clients need
 `settings`, `database`  the environment; URLs and the engine
-`migrate`, `loading`    the schema; finding projections by name
+`migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
+`loading`               finding projections by name
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its

@@ -236,51 +236,56 @@ async def work(
     """Reach the servers and run all projections until ``stop`` is set.
 
     A server that is away, and a database that is not as it should be, are waited for; ``health`` tells what
-    is wrong meanwhile. Raises FeedPartitionsError, which only another setting can mend.
+    is wrong meanwhile. A projection whose tables are not as they should be waits for itself, and keeps no
+    other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
     async with connect(settings, len(projections)) as servers:
-        if not await unless(stop, _reach_servers(servers, projections, health, stop)):
+        if not await unless(stop, _reach_redis(servers, health, stop)):
             return
-        log.info(
-            "started",
-            consumer=settings.consumer_name,
-            projections=[f"{projection.name} v{projection.version}" for projection in projections],
-        )
         async with asyncio.TaskGroup() as tasks:
             for projection in projections:
-                tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
-            tasks.create_task(unless(stop, _watch_database(servers, projections, health, stop)))
+                tasks.create_task(_project(settings, servers, projection, health, stop))
 
 
-async def _reach_servers(
-    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
-) -> bool:
-    """Wait for both servers, and for a database that is as it should be; False when stopped before."""
+async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
+    """Wait for Redis; False when stopped before."""
     persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
     health.report("starting", "The servers have not been reached yet.")
 
     async def redis_answers() -> bool:
         return bool(await servers.redis.ping())
 
-    async def database_is_right() -> bool:
-        await check_database(servers.engine, projections)
-        return True
-
-    reached = bool(await persevere("connecting to Redis", redis_answers)) and bool(
-        await persevere("connecting to PostgreSQL", database_is_right)
-    )
+    reached = bool(await persevere("connecting to Redis", redis_answers))
     if reached:
         health.over("starting")
     return reached
 
 
-async def _watch_database(
-    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
+async def _project(
+    settings: Settings, servers: Servers, projection: Projection, health: Health, stop: asyncio.Event
 ) -> None:
-    """Notice that the database is away or was changed also while there is nothing to project.
+    """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
     """
-    persevere = Perseverance(stop, health)
-    while not await wait_for(stop, _WATCH_SECONDS):
-        await persevere("checking PostgreSQL", partial(check_database, servers.engine, projections))
+    name = projection.name
+    persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
+    health.report("starting", "The servers have not been reached yet.", name)
+
+    async def database_is_right() -> bool:
+        await check_database(servers.engine, settings.projections, projection)
+        return True
+
+    if not await unless(stop, persevere("connecting to PostgreSQL", database_is_right)):
+        return
+    health.over("starting", name)
+    log.info("started", consumer=settings.consumer_name, projections=[f"{name} v{projection.version}"])
+
+    async def watch_database() -> None:
+        """Notice that the database is away or was changed also while there is nothing to project."""
+        while not await wait_for(stop, _WATCH_SECONDS):
+            await persevere("checking PostgreSQL", database_is_right)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
+        tasks.create_task(unless(stop, watch_database()))

@@ -29,10 +29,11 @@ from worker.errors import (
     ProjectionWorkerError,
 )
 from worker.keys import Keys
-from worker.loading import load_attribute, load_projections
+from worker.loading import load_attribute, load_modules, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
 from worker.rebuild_cli import rebuild
+from worker.revision import write_revision
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
@@ -90,11 +91,36 @@ def run(
 def migrate() -> None:
     """Create the tables in the database, or bring them up to date.
 
+    Those of the modules that WORKER_PROJECTIONS names, too, where they keep migrations.
+
     Example: `projection-worker migrate`
     """
     settings = load_settings("database_url")
-    revision = migrate_schema(settings.database_url.get_secret_value())
-    typer.echo(f"The database schema is at revision {revision}.")
+    modules = load_modules(settings.projections)
+    told = migrate_schema(settings.database_url.get_secret_value(), modules)
+    typer.echo(f"The database schema is at {told}.")
+
+
+@app.command()
+def revision(
+    module: Annotated[str, typer.Argument(help="One of the modules that WORKER_PROJECTIONS names.")],
+    message: Annotated[str, typer.Argument(help="What changes, in a few words.")],
+) -> None:
+    """Write a revision of a projections module's own tables, from what its models say.
+
+    It goes into the folder that the module names as `migrations`. Look it through, then run `migrate`.
+
+    Example: `projection-worker revision my_app.projections "first tables"`
+    """
+    settings = load_settings("database_url")
+    modules = load_modules(settings.projections)
+    chosen = next((known for known in modules if known.name == module), None)
+    if chosen is None:
+        raise typer.BadParameter(
+            f"WORKER_PROJECTIONS is {settings.projections!r}, without {module!r}; add it."
+        )
+    path = write_revision(settings.database_url.get_secret_value(), modules, chosen, message)
+    typer.echo(path or f"The tables of {module} are as its models say; nothing was written.")
 
 
 @app.command()

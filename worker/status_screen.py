@@ -28,7 +28,7 @@ from worker.terminal import counted
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
     """Print one look; whether every projection has a live replica, and every replica is ready."""
     async with connect(settings) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, settings.projections)
         statuses = await _take(settings, servers)
     if as_json:
         typer.echo(json.dumps([as_dict(status) for status in statuses], indent=2))
@@ -40,7 +40,7 @@ async def show_status(settings: Settings, *, as_json: bool) -> bool:
 async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bool:
     """Print a look every so many seconds until cancelled; JSON is one line a look."""
     async with connect(settings) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, settings.projections)
         before: Sequence[ProjectionStatus] | None = None
         with Live(console=_console(), auto_refresh=False, transient=False) as live:
             while True:

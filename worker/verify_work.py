@@ -36,7 +36,7 @@ async def verify_projections(settings: Settings, selection: Selection, *, fix: b
     """Verify and print; whether all is well in the end."""
     projections = chosen_projections(settings, selection.projection)
     async with connect(settings) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, settings.projections, projections)
         verified = [await _verify(settings, servers, p, selection, fix=fix) for p in projections]
     print_verified(verified, as_json=as_json)
     return all(of.fine for of in verified)
