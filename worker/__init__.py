@@ -95,6 +95,8 @@ What never happens
 - A replica never writes a row that a newer version of the projection has written. It folds nothing onto a row
   of an older version, but where the log has lost its beginning.
 - Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
+- A stream that a projection's ``streams`` do not match is never projected, whoever asks.
+- What is wrong with the tables of one projection never keeps another from going on.
 - An event of a type without handler never costs a query or a JSON decode.
 """
 

@@ -28,7 +28,7 @@ from worker.terminal import counted
 async def show_status(settings: Settings, *, as_json: bool) -> bool:
     """Print one look; whether every projection has a live replica, and every replica is ready."""
     async with connect(settings) as servers:
-        await check_schema(servers.engine, settings.projections)
+        await check_schema(servers.engine)
         statuses = await _take(settings, servers)
     if as_json:
         typer.echo(json.dumps([as_dict(status) for status in statuses], indent=2))
@@ -40,7 +40,7 @@ async def show_status(settings: Settings, *, as_json: bool) -> bool:
 async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bool:
     """Print a look every so many seconds until cancelled; JSON is one line a look."""
     async with connect(settings) as servers:
-        await check_schema(servers.engine, settings.projections)
+        await check_schema(servers.engine)
         before: Sequence[ProjectionStatus] | None = None
         with Live(console=_console(), auto_refresh=False, transient=False) as live:
             while True:
@@ -106,7 +106,7 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
     sweep = status.sweep
     lag = "unknown: no sweep lately" if status.lag_seconds is None else f"{status.lag_seconds:.1f} s"
     rows = [
-        ("rows", f"{status.rows:,}"),
+        ("rows", status.unreadable or f"{status.rows:,}"),
         ("rows of other versions", _versions(status)),
         ("rebuild", _rebuild(status.rebuild)),
         ("hints waiting", "no group yet" if status.feed.waiting is None else f"{status.feed.waiting:,}"),

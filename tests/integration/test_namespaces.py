@@ -15,7 +15,7 @@ from tests.projecting import Replica, run
 from tests.servers import RunningServers
 from tests.serving import serving
 from tests.sweeping import SweepingReplica
-from tests.tallies import tallies
+from tests.tallies import MAKE_TABLE, tallies
 from worker import Keys, Obstacle, Refusal, emit, rebuild_streams, verify_streams
 from worker.errors import DeclarationError, StreamLeftOutError
 from worker.hinting import hint_streams
@@ -26,16 +26,10 @@ from worker.standing import Standing
 from worker.survey import Survey, Surveyor
 from worker.verify import Verifier
 
-_TALLIES = """
-    CREATE TABLE tallies (
-        stream_id text COLLATE "C" PRIMARY KEY, last_event_id text, updated_at timestamptz,
-        first_event_id text, generation integer NOT NULL DEFAULT 0, version integer NOT NULL DEFAULT 0,
-        total integer NOT NULL DEFAULT 0, note text, numbers jsonb NOT NULL DEFAULT '[]')"""
-
 
 @pytest.fixture
 async def tallied(engine: AsyncEngine) -> AsyncEngine:
-    await run(engine, _TALLIES)
+    await run(engine, MAKE_TABLE)
     return engine
 
 
