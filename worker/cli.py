@@ -117,7 +117,7 @@ def revision(
     chosen = next((known for known in modules if known.name == module), None)
     if chosen is None:
         raise typer.BadParameter(f"WORKER_PROJECTIONS is {settings.projections!r}; add {module!r} to it.")
-    path = write_revision(settings.database_url.get_secret_value(), modules, chosen, message)
+    path = write_revision(settings.database_url.get_secret_value(), chosen, message)
     typer.echo(path or f"The tables of {module} are as its models say; nothing was written.")
 
 

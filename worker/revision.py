@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.script import Script
+from alembic.autogenerate import RevisionContext
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from worker.branches import Branch, branches, configuration, tables_of
@@ -17,46 +19,62 @@ from worker.errors import DeclarationError, SchemaError
 from worker.loading import ProjectionsModule
 
 
-def write_revision(
-    database_url: str, modules: Sequence[ProjectionsModule], module: ProjectionsModule, message: str
-) -> Path | None:
+def write_revision(database_url: str, module: ProjectionsModule, message: str) -> Path | None:
     """Write a revision that brings the module's tables from what the database has to what its models say.
 
     The first one begins a branch that is labelled with the module's name; its folder is made. Tables that
-    are in no model are left alone. None, and no file, where there is nothing to change. Raises SchemaError
-    unless the database is at the newest revision of all ``modules``, DeclarationError where the module names
-    no folder.
+    are in no model are left alone, and it does not matter how far other branches are. None, and no file,
+    where there is nothing to change. Raises SchemaError unless the database is at the module's newest
+    revision, DeclarationError where the module names no folder.
     """
-    if module.migrations is None:
+    folder = module.migrations
+    if folder is None:
         raise DeclarationError(
             f"Module {module.name} names no folder of migrations: write there "
             'migrations = Path(__file__).parent / "migrations".'
         )
-    module.migrations.mkdir(parents=True, exist_ok=True)
-    # Others may have named a folder, and not written their first revision yet.
-    known = branches([other for other in modules if other.migrations and other.migrations.is_dir()])
-    [own] = [branch for branch in known if branch.name == module.name]
-    config = configuration(*(branch.folder for branch in known))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        [_, branch] = branches([module])
+        config = _configuration(database_url, module, folder)
+        return _write(config, branch, {"message": message, "version_path": folder, **_place(branch)})
+    except CommandError:
+        raise SchemaError(
+            f"The database is not at the newest revision of module {module.name}, from which the next one "
+            "begins: run `projection-worker migrate` first."
+        ) from None
+    finally:
+        if not any(folder.iterdir()):  # An empty folder would pass for one without need of migrations.
+            folder.rmdir()
+
+
+def _configuration(database_url: str, module: ProjectionsModule, folder: Path) -> Config:
+    tables = tables_of(module)
+    config = configuration(folder)
     config.cmd_opts = Namespace(quiet=True)
     config.attributes["database_url"] = parse_database_url(database_url)
     config.attributes["metadata"] = list({p.table.metadata: None for p in module.projections})
-    tables = tables_of(module)
     config.attributes["include_name"] = lambda name, kind, _parents: kind != "table" or name in tables
-    try:
-        written = command.revision(
-            config,
-            message,
-            autogenerate=True,
-            version_path=own.folder,
-            process_revision_directives=_leave_out_empty,
-            **_place(own),
-        )
-    except CommandError as error:
-        raise SchemaError(
-            "The database is not at the newest revisions of what WORKER_PROJECTIONS names, and of no more "
-            f"({str(error).rstrip('.')}): run `projection-worker migrate` first."
-        ) from None
-    return Path(written.path) if isinstance(written, Script) else None
+    return config
+
+
+def _write(config: Config, branch: Branch, wanted: dict[str, Any]) -> Path | None:
+    """What `alembic revision --autogenerate` does, with eyes for the one branch only."""
+    script = ScriptDirectory.from_config(config)
+    arguments = dict.fromkeys(("branch_label", "rev_id", "depends_on")) | {"splice": False, "sql": False}
+    revision = RevisionContext(
+        config, script, {**arguments, **wanted}, process_revision_directives=_leave_out_empty
+    )
+
+    def compare(held: Any, context: MigrationContext) -> Any:
+        revision.run_autogenerate(tuple(branch.revisions.intersection(held)), context)
+        return []
+
+    templates = revision.template_args
+    with EnvironmentContext(config, script, fn=compare, template_args=templates, revision_context=revision):
+        script.run_env()
+    written = next(iter(revision.generate_scripts()), None)
+    return Path(written.path) if written else None
 
 
 def _place(branch: Branch) -> dict[str, Any]:

@@ -62,7 +62,6 @@ async def test_from_an_empty_database_to_rows_of_both(
     env: dict[str, str], empty_database_url: str, servers: RunningServers, keys_prefix: str
 ) -> None:
     assert "does not exist; `projection-worker revision shop" in refused("migrate", env=env)
-    done("migrate", env=env | {"WORKER_PROJECTIONS": "projections"})
     written = Path(done("revision", "shop", "first tables", env=env))
     assert written.parent.name == "shop_migrations"
     with ThreadPoolExecutor(3) as several:  # replicas that migrate as they start

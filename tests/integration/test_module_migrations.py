@@ -58,8 +58,8 @@ async def empty(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def write(url: str, modules: list[ProjectionsModule], module: ProjectionsModule, message: str) -> Any:
-    return await asyncio.to_thread(write_revision, url, modules, module, message)
+async def write(url: str, module: ProjectionsModule, message: str) -> Any:
+    return await asyncio.to_thread(write_revision, url, module, message)
 
 
 async def up(url: str, *modules: ProjectionsModule) -> str:
@@ -82,7 +82,7 @@ async def test_a_first_revision_makes_the_modules_tables_and_begins_its_branch(
     database_url: str, engine: AsyncEngine, module: MakeModule
 ) -> None:
     shop = module("shop")
-    first = await write(database_url, [shop], shop, "first tables")
+    first = await write(database_url, shop, "first tables")
     assert first.parent == shop.migrations
     written = first.read_text()
     assert "down_revision = None" in written
@@ -94,7 +94,7 @@ async def test_a_first_revision_makes_the_modules_tables_and_begins_its_branch(
     assert {"shop_rows", "shop_children", "stream_projections"} <= await tables(database_url)
     await check_schema(engine, "shop")
     assert len(await fetch(database_url, f"SELECT version_num FROM {VERSION_TABLE}")) == 2
-    assert await write(database_url, [shop], shop, "nothing") is None
+    assert await write(database_url, shop, "nothing") is None
     assert [path.name for path in first.parent.glob("*.py")] == [first.name]
 
 
@@ -103,18 +103,19 @@ async def test_a_further_revision_follows_and_the_older_schema_is_told_of_its_mo
 ) -> None:
     shop, stock = module("shop"), module("stock")
     for each in (shop, stock):
-        await write(database_url, [shop, stock], each, "first")
+        await write(database_url, each, "first")
         await up(database_url, *{shop.name: shop, each.name: each}.values())
     shop = module("shop", total=Column(Integer))
-    further = await write(database_url, [shop, stock], shop, "totals")
+    further = await write(database_url, shop, "totals")
     assert "'total'" in further.read_text()
     assert "stock_rows" not in further.read_text()
     with pytest.raises(SchemaError, match=r"schema of module shop is at revision \w+, older than \w+, which"):
         await check_schema(engine, "shop,stock")
     [of_stock] = stock.projections
     await check_schema(engine, "shop,stock", [of_stock])
-    with pytest.raises(SchemaError, match="not at the newest revisions"):
-        await write(database_url, [shop, stock], stock, "more")
+    with pytest.raises(SchemaError, match="not at the newest revision of module shop, from which"):
+        await write(database_url, shop, "more")
+    assert await write(database_url, stock, "nothing") is None
     await up(database_url, shop, stock)
     await check_schema(engine, "shop,stock")
 
@@ -124,7 +125,7 @@ async def test_what_a_newer_version_made_is_left_as_it_is(
 ) -> None:
     shop, stock = module("shop"), module("stock")
     await up(empty_database_url)
-    first = await write(empty_database_url, [shop], shop, "first")
+    first = await write(empty_database_url, shop, "first")
     await up(empty_database_url, shop)
     heads = await fetch(empty_database_url, f"SELECT version_num FROM {VERSION_TABLE}")
     # An older version of the shop knows another revision only; of the stock nothing has been here.
@@ -151,6 +152,13 @@ def _id(path: Path) -> str:
     return path.name.split("_")[0]
 
 
+async def test_a_first_revision_needs_no_other_schema(empty_database_url: str, module: MakeModule) -> None:
+    shop = module("shop")
+    assert await write(empty_database_url, shop, "first")
+    await up(empty_database_url, shop)
+    assert {"shop_rows", "dead_letters"} <= await tables(empty_database_url)
+
+
 async def test_a_module_without_migrations_makes_its_tables_itself(
     database_url: str, engine: AsyncEngine, module: MakeModule
 ) -> None:
@@ -161,7 +169,7 @@ async def test_a_module_without_migrations_makes_its_tables_itself(
     await up(database_url, bare)
     await check_schema(engine, "shop")
     with pytest.raises(DeclarationError, match=r"^Module shop names no folder of migrations: write there "):
-        await write(database_url, [bare], bare, "first")
+        await write(database_url, bare, "first")
     assert shop.migrations is not None
     assert not shop.migrations.exists()
 
