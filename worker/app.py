@@ -73,12 +73,18 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
+def connections_of_worker(projections: int) -> int:
+    """How many connections to PostgreSQL a worker opens at most, for so many projections."""
+    return 3 * projections + 1
+
+
 @asynccontextmanager
 async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Servers]:
     """Clients of both servers, with connections enough for so many projections; unused, they send nothing."""
+    pool_size = connections_of_worker(projections)
     url = parse_database_url(settings.database_url.get_secret_value())
     async with connect_redis(settings) as redis:
-        engine = make_engine(url, pool_size=3 * projections + 1, application_name="projection-worker")
+        engine = make_engine(url, pool_size=pool_size, application_name="projection-worker")
         try:
             yield Servers(redis, engine)
         finally:

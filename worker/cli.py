@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import app as wiring
 from worker.arguments import chosen_projections, keys_of_reader, keys_of_type, storable
 from worker.batch_emit import emit_and_settle, emit_lines
+from worker.check_cli import check
 from worker.dead_letters_cli import dead_letters
 from worker.errors import (
     EmitError,
@@ -56,6 +57,7 @@ app.add_typer(dead_letters)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(show)
+app.command()(check)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -23,15 +23,26 @@ async def check_database(engine: AsyncEngine, names: str, projection: Projection
     column, a right, or the right to write at all. TimeoutError if the server does not answer soon. ``names``
     is what WORKER_PROJECTIONS says: modules have schemas of their own.
     """
-    child_tables = [child.table for child in projection.children.values()]
     async with asyncio.timeout(_ANSWER_SECONDS):
         await check_schema(engine, names, [projection])
-        for table in (DeadLetter.__table__, projection.table, *child_tables):
-            assert isinstance(table, Table)
-            async with engine.begin() as connection:
-                await connection.exec_driver_sql(_NOT_LONG)
-                for statement in _trials(table, engine, deletes=table in child_tables):
-                    await connection.exec_driver_sql(statement)
+        for table, deletes in needed_tables(projection):
+            await try_writing(engine, table, deletes=deletes)
+
+
+def needed_tables(projection: Projection) -> list[tuple[Table, bool]]:
+    """The tables that a projection's rows are written to, and whether rows are deleted from them, too."""
+    letters = DeadLetter.__table__
+    assert isinstance(letters, Table)
+    children = [(child.table, True) for child in projection.children.values()]
+    return [(letters, False), (projection.table, False), *children]
+
+
+async def try_writing(engine: AsyncEngine, table: Table, *, deletes: bool) -> None:
+    """Raise what writing to a table would meet, without writing anything."""
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(_NOT_LONG)
+        for statement in _trials(table, engine, deletes=deletes):
+            await connection.exec_driver_sql(statement)
 
 
 def _trials(table: Table, engine: AsyncEngine, *, deletes: bool) -> Iterable[str]:
