@@ -125,7 +125,8 @@ async def queued(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> Sequence[
     connection = await pool.get_connection()
     try:
         # In a round trip of its own: were it refused, what follows would be run.
-        if await exchange(connection, [("MULTI",), ("PING",)]) != [b"OK", b"QUEUED"]:
+        begun, queues = await exchange(connection, [("MULTI",), ("PING",)])
+        if begun != b"OK" or not (queues == b"QUEUED" or isinstance(queues, REFUSALS)):
             return None
         return (await exchange(connection, [*commands, ("DISCARD",)]))[:-1]
     finally:

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from worker.check.finding import NOT_TOLD, Area, Check, Deployment, Finding, Kind, Severity
 from worker.trouble import SERVER_ERRORS, sentence
 
-_FLOOR = (6, 2)
+_FLOOR, _TELLS_ALL = (6, 2), (7, 0)
 _NEARLY_FULL = 0.9
 
 UNREACHABLE = Kind(
@@ -96,7 +96,7 @@ async def _version(of: Deployment) -> Sequence[Finding]:
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < _FLOOR:
         return [TOO_OLD.found(f"Redis is of version {version}.")]
-    return [TELLS_LESS.found(f"Redis is of version {version}.")] if numbers < (7, 0) else []
+    return [TELLS_LESS.found(f"Redis is of version {version}.")] if numbers < _TELLS_ALL else []
 
 
 async def _persistence(of: Deployment) -> Sequence[Finding]:
