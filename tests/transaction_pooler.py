@@ -54,7 +54,7 @@ class _Pooler:
     host: str
     port: int
     keeps_statements: bool
-    idle: asyncio.LifoQueue[_Session] = field(default_factory=asyncio.LifoQueue)
+    idle: asyncio.Queue[_Session]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     writers: list[StreamWriter] = field(default_factory=list)
 
@@ -114,11 +114,17 @@ async def _typed(reader: StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def transaction_pooler(url: str, *, keeps_statements: bool = False) -> AsyncIterator[str]:
-    """The URL by which to reach this database through a pooler."""
+async def transaction_pooler(
+    url: str, *, keeps_statements: bool = False, in_turn: bool = False
+) -> AsyncIterator[str]:
+    """The URL by which to reach this database through a pooler.
+
+    It lends its sessions ``in_turn``, or that which came back last.
+    """
     parts = urlsplit(url)
     assert parts.hostname
-    pooler = _Pooler(parts.hostname, parts.port or 5432, keeps_statements)
+    idle: asyncio.Queue[_Session] = asyncio.Queue() if in_turn else asyncio.LifoQueue()
+    pooler = _Pooler(parts.hostname, parts.port or 5432, keeps_statements, idle)
     server = await asyncio.start_server(pooler.serve, "127.0.0.1", 0)
     try:
         user = parts.netloc.rpartition("@")[0]

@@ -79,6 +79,7 @@ The parts
 `moments`, `changes`    points in time as people name them; what changed between two rows
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
 `show`                  the same for applications; `application` what their engines and clients need
+`check`                 what is wrong with servers, rights, tables and settings, before a worker finds out
 `settings`, `database`  the environment; URLs and the engine
 `migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
 `loading`               finding projections by name
@@ -86,8 +87,8 @@ The parts
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
-                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `demo` and
-                        `embedded` for trying things out
+                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `check_cli` and
+                        its `_screen`; `demo` and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens

@@ -146,6 +146,7 @@ def test_a_server_that_is_away_is_one_sentence(env: dict[str, str]) -> None:
         "messages",
         "thinking",
         "verify",
+        "check",
         "demo",
         "dev",
         *(f"dead-letters {command}" for command in ("list", "show", "retry", "skip")),

@@ -169,8 +169,9 @@ async def test_a_server_that_loses_commits_or_waits_for_a_standby_is_found() -> 
     )
 
 
-async def test_a_pooler_that_loses_prepared_statements_is_found(database_url: str) -> None:
-    async with transaction_pooler(database_url) as url:
+@pytest.mark.parametrize("in_turn", [False, True])
+async def test_a_pooler_that_loses_prepared_statements_is_found(database_url: str, in_turn: bool) -> None:
+    async with transaction_pooler(database_url, in_turn=in_turn) as url:
         report = await look(database_url=url)
         left = await statements_in_sessions(url, sessions=5)
     assert "postgresql-pooler-loses-statements" in names(report)
@@ -178,9 +179,10 @@ async def test_a_pooler_that_loses_prepared_statements_is_found(database_url: st
     assert left == 0
 
 
-async def test_a_pooler_that_keeps_prepared_statements_is_no_error(database_url: str) -> None:
+@pytest.mark.parametrize("in_turn", [False, True])
+async def test_a_pooler_that_keeps_prepared_statements_is_no_error(database_url: str, in_turn: bool) -> None:
     async with (
-        transaction_pooler(database_url, keeps_statements=True) as url,
+        transaction_pooler(database_url, keeps_statements=True, in_turn=in_turn) as url,
         deployment(database_url=url) as of,
     ):
         report = await run_checks(of, postgresql_session.CHECKS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from typer import Typer
 
+from worker.check import KINDS
 from worker.cli import app
 from worker.settings import Settings, variable
 
@@ -39,6 +40,10 @@ def test_every_command_is_documented() -> None:
         for name in names_of_commands(group.typer_instance)
     }
     assert documented == names_of_commands(app) | grouped
+
+
+def test_every_finding_of_check_is_documented_with_its_severity() -> None:
+    assert rows_of_table("finding") == {kind.name: kind.severity.value for kind in KINDS}
 
 
 def without_arguments(command: str) -> str:

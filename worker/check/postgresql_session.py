@@ -20,6 +20,7 @@ from worker.trouble import SERVER_ERRORS, sentence, sqlstate
 
 _CONNECT_SECONDS = 5
 _CLOSE_SECONDS = 2
+_ATTEMPTS = 5
 _NO_SUCH_STATEMENT = "26000"
 
 UNREACHABLE = Kind(
@@ -66,31 +67,49 @@ async def _session(engine: AsyncEngine) -> AsyncIterator[Any]:
 
 
 async def _compare(one: Any, other: Any) -> Sequence[Finding]:
-    """See whether one connection has another server session while the other one has a transaction."""
+    """See whether a connection meets other server sessions: on its own, as where a pooler lends them in turn,
+    or while another one has a transaction, as where it lends the one that came back last."""
+    name = f"check_{secrets.token_hex(6)}"
     async with one.transaction(readonly=True):
         first = await _server(one)
-        name = f"check_{secrets.token_hex(6)}"
         statement = await one.prepare("SELECT 1", name=name)
+    alone, kept_alone = await _meet(one, statement)
     async with other.transaction(readonly=True):
         others = await _server(other)
-        try:
-            async with one.transaction(readonly=True):
-                second = await _server(one)
-                await statement.fetchval()
-        except asyncpg.PostgresError as error:
-            if sqlstate(error) != _NO_SUCH_STATEMENT:
-                raise
-            broken = True
-        else:
-            broken = False
-        if broken and others == first:
-            with suppress(asyncpg.PostgresError):
-                await other.execute(f"DEALLOCATE {name}")
-    if broken:
-        return [BREAKS_STATEMENTS.found("A pooler lends sessions, and loses prepared statements.")]
-    if second != first or others == first:
+        beside, kept_beside = await _meet(one, statement)
+    if {alone, beside} == {first} and others != first:
+        return []
+    await _forget(one, first, name)
+    if kept_alone and kept_beside:
         return [POOLED.found("A pooler lends sessions for a transaction, and keeps prepared statements.")]
-    return []
+    return [BREAKS_STATEMENTS.found("A pooler lends sessions, and loses prepared statements.")]
+
+
+async def _meet(session: Any, statement: Any) -> tuple[int, bool]:
+    """The server session of another transaction, and whether a prepared statement is there."""
+    server = 0
+    try:
+        async with session.transaction(readonly=True):
+            server = await _server(session)
+            await statement.fetchval()
+    except asyncpg.PostgresError as error:
+        if sqlstate(error) != _NO_SUCH_STATEMENT:
+            raise
+        return server, False
+    return server, True
+
+
+async def _forget(session: Any, server: int, name: str) -> None:
+    """Leave no prepared statement in a session that others will be lent.
+
+    Some poolers know it by another name, and forget it by themselves.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(asyncpg.PostgresError):
+            async with session.transaction(readonly=True):
+                if await _server(session) == server:
+                    await session.execute(f"DEALLOCATE {name}")
+                    return
 
 
 async def _server(session: Any) -> int:
