@@ -14,10 +14,11 @@ from tests.checking import above_info, look, names, said
 from tests.own_servers import own_redis
 from tests.servers import RunningServers
 from tests.waiting import wait_until
-from worker import Keys
+from worker import Keys, emit
 from worker.check import Report, redis_server
 from worker.leases import Leases
 
+A_DAY_MS = 86_400_000
 Commands = list[tuple[str, ...]]
 
 
@@ -36,6 +37,7 @@ async def own(own_url: str) -> AsyncIterator[Redis]:
     await client.replicaof("NO", "ONE")
     for name, value in HEALTHY.items():
         await client.config_set(name, value)
+    await client.flushall()
     await client.execute_command("ACL", "DELUSER", "checked")
     await client.aclose()
 
@@ -49,8 +51,10 @@ HEALTHY = {
 }
 
 
-async def test_a_healthy_redis_gives_nothing_above_info(own: Redis, own_url: str) -> None:
-    report = await look(own_url)
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_healthy_redis_gives_nothing_above_info(own: Redis, own_url: str, protocol: int) -> None:
+    await emit(own, "chat", "", "user_message", {})
+    report = await look(f"{own_url}?protocol={protocol}")
     assert above_info(report) == {"postgresql-unreachable"}
     assert "redis-appendfsync-everysec" in names(report)
     assert "What Redis lets the worker do" in report.fine
@@ -128,7 +132,7 @@ async def test_each_missing_right_is_told_with_what_it_is_for(
 @pytest.mark.parametrize(
     ("denied", "told"),
     [
-        ("-multi", "not run MULTI"),
+        ("-multi", "cannot be tried without MULTI"),
         ("-info", "Redis's version: could not be checked"),
         ("-config", "appendfsync is not told"),
     ],
@@ -139,6 +143,47 @@ async def test_what_takes_more_rights_than_the_worker_has_is_no_error(
     report = await look(await limited(own, own_url, "~*", "&*", "+@all", denied))
     assert told in said(report, "not-told")
     assert above_info(report) == {"postgresql-unreachable"}
+
+
+async def test_commands_are_tried_without_any_effect_also_where_they_are_run(
+    own: Redis, own_url: str
+) -> None:
+    keys, name = Keys(), "strategies"
+    await emit(own, "chat", "", "user_message", {})
+    await Leases(own, keys, projection=name, consumer="it").tick()
+    for partition in range(keys.partitions):
+        await own.execute_command("XGROUP", "CREATE", keys.feed(partition), name, "0", "MKSTREAM")
+    await own.set(keys.sweep_lease(name), "it", px=A_DAY_MS)
+    await own.hset(keys.suspects(name), "chat", "2")
+    await own.pexpire(keys.suspects(name), A_DAY_MS)
+    for key in (keys.replicas(name), keys.in_flight(name), keys.diverged(name)):
+        await own.hset(key, "it", "[]")
+
+    async def state() -> dict[str | bytes, tuple[object, bool]]:
+        found = {key: await own.dump(key) for key in await own.keys("*")}
+        return {key: (dump, await own.pttl(key) > A_DAY_MS / 2) for key, dump in found.items()}
+
+    before = await state()
+    assert len(before) > 15
+    for rules in (["+@all"], ["+@all", "-multi"]):
+        report = await look(await limited(own, own_url, "~*", "&*", *rules))
+        assert "redis-right-missing" not in names(report)
+        assert await state() == before
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        (["-xack"], "XACK on feed:0, needed for acknowledging hints"),
+        (["-hset"], "HSET on worker:strategies:leases, needed for sharing partitions"),
+        (["-xadd"], "XADD on feed:0, needed for hinting"),
+    ],
+)
+async def test_missing_rights_are_told_to_a_user_without_transactions_too(
+    own: Redis, own_url: str, rules: list[str], told: str
+) -> None:
+    report = await look(await limited(own, own_url, "~*", "&*", "+@all", "-multi", *rules))
+    assert told in said(report, "redis-right-missing")
 
 
 @pytest.mark.parametrize(
@@ -189,13 +234,14 @@ async def test_wrong_keys_are_found(
 WITHOUT_PERSISTENCE = {"redis-keeps-nothing", "redis-snapshots-only", "postgresql-unreachable"}
 
 
-async def look_at(servers: RunningServers, keys: Keys) -> Report:
+async def look_at(servers: RunningServers, keys: Keys, protocol: int = 2) -> Report:
     settings = {"key_prefix": keys.prefix, "feed_max_length": 1000}
-    return await look(servers.redis_url, settings=settings)
+    return await look(f"{servers.redis_url}?protocol={protocol}", settings=settings)
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
 async def test_hints_that_a_dead_replica_took_are_found_and_those_of_a_live_one_are_not(
-    servers: RunningServers, client: Redis, keys: Keys
+    servers: RunningServers, client: Redis, keys: Keys, protocol: int
 ) -> None:
     feed = keys.feed(0)
     await client.execute_command("XADD", feed, "*", "stream", "s")
@@ -203,9 +249,9 @@ async def test_hints_that_a_dead_replica_took_are_found_and_those_of_a_live_one_
     await client.execute_command("XREADGROUP", "GROUP", "strategies", "it", "COUNT", 1, "STREAMS", feed, ">")
     [[hint_id, *_]] = await client.execute_command("XPENDING", feed, "strategies", "-", "+", 1)
     await client.execute_command("XCLAIM", feed, "strategies", "it", 0, hint_id, "IDLE", 3_600_000)
-    assert "replica it is gone" in said(await look_at(servers, keys), "hints-abandoned")
+    assert "replica it is gone" in said(await look_at(servers, keys, protocol), "hints-abandoned")
     await Leases(client, keys, projection="strategies", consumer="it").tick()
-    assert "hints-abandoned" not in names(await look_at(servers, keys))
+    assert "hints-abandoned" not in names(await look_at(servers, keys, protocol))
 
 
 async def test_a_look_at_redis_changes_nothing(servers: RunningServers, redis: Redis, keys: Keys) -> None:

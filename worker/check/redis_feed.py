@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from worker.check.finding import Area, Check, Deployment, Finding, Kind, Severity
 from worker.events import parse_stream_id
@@ -83,12 +83,17 @@ async def _partitions(of: Deployment) -> Sequence[Finding]:
 async def _lengths(of: Deployment) -> Sequence[Finding]:
     keys, findings = of.keys, []
     names = [keys.feed(partition) for partition in range(keys.partitions)]
-    for name, length in zip(names, await pipelined(of.redis, [("XLEN", n) for n in names]), strict=True):
-        if refused(length):
-            if not str(length).startswith("WRONGTYPE"):
-                raise length
-            findings.append(KEY_UNUSABLE.found(f"Key {name} is no stream."))
-        elif length > _NEARLY_FULL * keys.feed_max_length:
+    # Not XLEN, to which the worker has no right.
+    replies = await pipelined(of.redis, [("XINFO STREAM", name) for name in names])
+    for name, reply in zip(names, replies, strict=True):
+        if refused(reply):
+            if str(reply).startswith("WRONGTYPE"):
+                findings.append(KEY_UNUSABLE.found(f"Key {name} is no stream."))
+            elif isinstance(reply, NoPermissionError):
+                raise reply
+            continue  # There are no hints yet.
+        length = reply["length"]
+        if length > _NEARLY_FULL * keys.feed_max_length:
             cap = f"WORKER_FEED_MAX_LENGTH is {keys.feed_max_length:,}"
             findings.append(NEAR_CAP.found(f"Key {name} holds {length:,} hints, and {cap}."))
     return findings

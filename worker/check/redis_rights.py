@@ -1,7 +1,11 @@
 """What Redis lets this user do, command by command.
 
 Every command that a worker sends is queued in a MULTI that is then discarded: Redis looks at rights when it
-queues, and refuses there. Nothing is run, and it takes no rights beside the worker's but MULTI and DISCARD.
+queues, and refuses there. Nothing is run.
+
+The worker itself does without MULTI, and its user may have no right to it. Then commands are run, with such
+arguments that they can do nothing: an id that is none, a group that is none. What has no such arguments is
+left out.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from worker.check.finding import NOT_TOLD, Area, Check, Deployment, Finding, Kind, Severity
 from worker.keys import Keys
+from worker.redis_client import pipelined
 from worker.sending import REFUSALS, exchange
 
 RIGHT_MISSING = Kind(
@@ -35,7 +40,11 @@ REFUSES_WRITES = Kind(
     "Mend what Redis names, as a rule its memory or its disk.",
 )
 
-_ID = "0-1"
+_NO_GROUP, _NO_ID, _NO_NUMBER = "projection-worker-check", "no-id", "no-number"
+_ONLY_QUEUED = frozenset({"DEL", "PUBLISH", "SADD", "SETNX"})
+"""Whatever their arguments, these do something."""
+
+_REFUSALS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "OOM")
 
 Trial = tuple[str, tuple[Any, ...]]
 """What a command is for, and the command."""
@@ -44,9 +53,10 @@ Trial = tuple[str, tuple[Any, ...]]
 def trials(keys: Keys, projection: str) -> Iterator[Trial]:
     """Every command that a worker sends for a projection, with the keys that it sends it for.
 
-    Commands inside scripts are among them, since Redis looks at the rights to each.
+    Commands inside scripts are among them, since Redis looks at the rights to each. Of those that may be run,
+    none has any effect, whatever the keys hold.
     """
-    log, feed, group = keys.log("check"), keys.feed(0), projection
+    log, feed = keys.log("check"), keys.feed(0)
     yield from (
         ("finding logs", ("SCAN", "0", "MATCH", f"{keys.log_prefix}*", "COUNT", "1")),
         ("reading logs", ("XRANGE", log, "-", "+", "COUNT", "1")),
@@ -56,20 +66,20 @@ def trials(keys: Keys, projection: str) -> Iterator[Trial]:
         ("reading logs", ("EVAL", "return 1", "1", log)),
         ("agreeing on feed partitions", ("GET", keys.feed_partitions)),
         ("agreeing on feed partitions", ("SETNX", keys.feed_partitions, "1")),
-        ("making the group", ("XGROUP", "CREATE", feed, group, "0", "MKSTREAM")),
-        ("passing over a backlog", ("XGROUP", "SETID", feed, group, _ID)),
-        ("removing dead replicas", ("XGROUP", "DELCONSUMER", feed, group, "check")),
-        ("reading hints", ("XREADGROUP", "GROUP", group, "check", "COUNT", "1", "STREAMS", feed, ">")),
+        ("making the group", ("XGROUP", "CREATE", feed, _NO_GROUP, _NO_ID, "MKSTREAM")),
+        ("passing over a backlog", ("XGROUP", "SETID", feed, _NO_GROUP, "0")),
+        ("removing dead replicas", ("XGROUP", "DELCONSUMER", feed, _NO_GROUP, "check")),
+        ("reading hints", ("XREADGROUP", "GROUP", _NO_GROUP, "check", "STREAMS", feed, ">")),
         ("reading hints", ("XRANGE", feed, "-", "+", "COUNT", "1")),
-        ("acknowledging hints", ("XACK", feed, group, _ID)),
+        ("acknowledging hints", ("XACK", feed, _NO_GROUP, "0-1")),
         ("seeing what waits", ("XINFO", "GROUPS", feed)),
         ("seeing what waits", ("XINFO", "STREAM", feed)),
-        ("seeing what waits", ("XINFO", "CONSUMERS", feed, group)),
-        ("seeing what waits", ("XPENDING", feed, group)),
-        ("taking over from dead replicas", ("XCLAIM", feed, group, "check", "0", _ID)),
-        ("taking over from slow replicas", ("XAUTOCLAIM", feed, group, "check", "9999999", "0-0")),
+        ("seeing what waits", ("XINFO", "CONSUMERS", feed, _NO_GROUP)),
+        ("seeing what waits", ("XPENDING", feed, _NO_GROUP)),
+        ("taking over from dead replicas", ("XCLAIM", feed, _NO_GROUP, "check", "0", "0-1")),
+        ("taking over from slow replicas", ("XAUTOCLAIM", feed, _NO_GROUP, "check", "0", "0-0")),
         ("trimming the feed", ("XTRIM", feed, "MINID", "~", "0-0")),
-        ("hinting", ("XADD", feed, "NOMKSTREAM", "*", "stream", "check")),
+        ("hinting", ("XADD", feed, _NO_ID, "stream", "check")),
         ("skimming the feed", ("EVAL", "return 1", "1", feed)),
     )
     yield from _bookkeeping(keys, projection)
@@ -85,23 +95,22 @@ def _bookkeeping(keys: Keys, projection: str) -> Iterator[Trial]:
         ("sharing partitions", ("ZADD", live, "XX", "0", "check")),
         ("sharing partitions", ("ZREM", live, "check")),
         ("sharing partitions", ("ZRANGE", live, "0", "0", "WITHSCORES")),
-        ("sharing partitions", ("HSET", leases, "check", "check")),
+        ("sharing partitions", ("HSET", leases, "odd", "in", "number")),
         ("sharing partitions", ("HGET", leases, "check")),
         ("sharing partitions", ("HGETALL", leases)),
         ("sharing partitions", ("HDEL", leases, "check")),
         ("handing over", ("SADD", given, "check")),
         ("handing over", ("SREM", given, "check")),
         ("finding events that kill", ("HKEYS", keys.in_flight(projection))),
-        ("finding events that kill", ("HINCRBY", suspects, "check", "0")),
-        ("finding events that kill", ("PEXPIRE", suspects, "60000")),
-        ("sweeping", ("SET", sweep_lease, "check", "XX")),
+        ("finding events that kill", ("HINCRBY", suspects, "check", _NO_NUMBER)),
+        ("finding events that kill", ("PEXPIRE", suspects, _NO_NUMBER)),
+        ("sweeping", ("SET", sweep_lease, "check", "NX", "XX")),
         ("sweeping", ("GET", sweep_lease)),
-        ("sweeping", ("PEXPIRE", sweep_lease, "60000")),
+        ("sweeping", ("PEXPIRE", sweep_lease, _NO_NUMBER)),
         ("sweeping", ("DEL", sweep_lease)),
-        ("sweeping", ("SET", keys.sweep_report(projection), "check", "XX")),
-        ("telling of diverged streams", ("HLEN", diverged)),
+        ("sweeping", ("SET", keys.sweep_report(projection), "check", "NX", "XX")),
         ("telling of diverged streams", ("HSCAN", diverged, "0")),
-        ("telling how it is", ("HSET", keys.replicas(projection), "check", "check")),
+        ("telling how it is", ("HSET", keys.replicas(projection), "odd", "in", "number")),
         ("waking those who wait", ("PUBLISH", keys.moved(projection), "check")),
     )
 
@@ -110,16 +119,19 @@ async def _rights(of: Deployment) -> Sequence[Finding]:
     findings: dict[str, Finding] = {}
     for projection in of.projections:
         wanted = list(trials(projection.keys(of.keys), projection.name))
-        replies = await queued(of.redis, [command for _, command in wanted])
+        replies = await _queued(of.redis, [command for _, command in wanted])
         if replies is None:
-            return [NOT_TOLD.found("Redis lets this user not run MULTI, which trying the commands takes.")]
+            wanted = [trial for trial in wanted if trial[1][0] not in _ONLY_QUEUED]
+            replies = await pipelined(of.redis, [command for _, command in wanted])
+            untried = f"Whether it may run {', '.join(sorted(_ONLY_QUEUED))} cannot be tried without MULTI"
+            findings[untried] = NOT_TOLD.found(f"{untried}, to which this user has no right.")
         for (purpose, command), reply in zip(wanted, replies, strict=True):
             if (finding := _finding(purpose, command, reply)) is not None:
                 findings.setdefault(finding.what, finding)
     return list(findings.values())
 
 
-async def queued(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any] | None:
+async def _queued(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any] | None:
     """What Redis says when it is to queue these commands, of which none is run; None without transactions."""
     pool = redis.connection_pool
     connection = await pool.get_connection()
@@ -141,9 +153,11 @@ def _finding(purpose: str, command: tuple[Any, ...], reply: Any) -> Finding | No
         name, key = _named(command)
         return RIGHT_MISSING.found(f"Redis lets this user not run {name}{key}, needed for {purpose}.")
     words = str(reply).partition("\n")[0]
-    if "READONLY" in words or type(reply).__name__ == "ReadOnlyError":
+    if isinstance(reply, ReadOnlyError):
         return IS_REPLICA.found(f"Redis is a replica ({words}).")
-    return REFUSES_WRITES.found(f"Redis refuses commands ({words}).")
+    if isinstance(reply, OutOfMemoryError) or words.startswith(_REFUSALS):
+        return REFUSES_WRITES.found(f"Redis refuses commands ({words}).")
+    return None  # What we gave it is wrong, on purpose.
 
 
 def _named(command: tuple[Any, ...]) -> tuple[str, str]:
