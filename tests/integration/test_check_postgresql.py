@@ -142,7 +142,7 @@ async def test_a_check_that_takes_too_long_is_given_up_and_the_others_go_on(
     monkeypatch.setattr(all_checks, "_SECONDS_A_CHECK", 0.5)
     async with holding(database_url, "ACCESS EXCLUSIVE"):
         report = await look(database_url=database_url)
-    assert "Writing to the tables" in said(report, "check-unfinished")
+    assert "Writing to the tables: could not be checked within 0.5 s" in said(report, "check-unfinished")
     assert "PostgreSQL's clock" in report.fine
 
 

@@ -88,6 +88,8 @@ async def _run(of: Deployment, check: Check) -> Sequence[Finding]:
     try:
         async with asyncio.timeout(_SECONDS_A_CHECK):
             return await check.look(of)
+    except TimeoutError:
+        return [UNFINISHED.found(f"{check.name}: could not be checked within {_SECONDS_A_CHECK:g} s.")]
     except SERVER_ERRORS as error:
         what = f"{check.name}: could not be checked: {sentence(error)}"
         missing_right = classify(error) is Trouble.MISCONFIGURED
