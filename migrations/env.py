@@ -18,13 +18,15 @@ from worker.settings import load_settings
 # Any number does, as long as nobody else takes this lock.
 _MIGRATION_LOCK = 7_165_218_431
 
-_METADATA = [Base.metadata, RebuildRecord.metadata]
+# A new revision of a projections module is made from its own metadata.
+_METADATA = context.config.attributes.get("metadata", [Base.metadata, RebuildRecord.metadata])
 
 
 def _migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=_METADATA,
+        include_name=context.config.attributes.get("include_name"),
         version_table=VERSION_TABLE,
     )
     with context.begin_transaction():

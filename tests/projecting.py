@@ -47,12 +47,14 @@ class Replica:
     cache: RowCache = field(init=False)
 
     def __post_init__(self) -> None:
+        self.keys = self.projection.keys(self.keys)
         self.logs = Log(
             self.redis,
             self.keys,
             self.projection.types,
             max_payload_bytes=1_000_000,
             page_bytes=self.page_bytes,
+            streams=self.projection.streams,
         )
         self.store = Store(self.engine, self.projection)
         self.cache = RowCache(self.cache_bytes)

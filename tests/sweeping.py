@@ -39,7 +39,7 @@ class SweepingReplica(Replica):
             self.cache,
             self.pending,
             self.diverged,
-            projection=self.projection.name,
+            projection=self.projection,
             consumer=self.consumer,
             period=self.period,
             stop=self.stop,

@@ -25,9 +25,16 @@ class Tally(ProjectedRow, Base):
     numbers: Mapped[list[Any]] = mapped_column(JSONB, default=list)
 
 
-def tallies() -> Projection:
+MAKE_TABLE = """
+    CREATE TABLE tallies (
+        stream_id text COLLATE "C" PRIMARY KEY, last_event_id text, updated_at timestamptz,
+        first_event_id text, generation integer NOT NULL DEFAULT 0, version integer NOT NULL DEFAULT 0,
+        total integer NOT NULL DEFAULT 0, note text, numbers jsonb NOT NULL DEFAULT '[]')"""
+
+
+def tallies(name: str = "tallies", *, logs: str = "stream:", streams: str = "*") -> Projection:
     """A new projection of the table, with its handlers."""
-    projection = Projection("tallies", table=Tally)
+    projection = Projection(name, table=Tally, logs=logs, streams=streams)
 
     @projection.on("add")
     def add(row: Tally, event: Event) -> None:

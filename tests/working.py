@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from projections import strategies
 from tests.waiting import wait_until
-from worker import Keys, emit
+from worker import Keys, Projection, emit
 from worker.app import work
 from worker.health import Health
 from worker.settings import Settings
@@ -84,8 +84,9 @@ class Working:
 
 @asynccontextmanager
 async def working(
-    redis: Redis, redis_url: str, worker_database_url: str, database_url: str, keys: Keys, **settings: Any
-) -> AsyncIterator[Working]:
+    redis: Redis, redis_url: str, worker_database_url: str, database_url: str, keys: Keys,
+    projections: Sequence[Projection] = (strategies,), **settings: Any,
+) -> AsyncIterator[Working]:  # fmt: skip
     """Start a worker, ready or not; at the end it is stopped and must have ended without an error.
 
     Tests look into the database with a URL of their own, that of a user whom no fault concerns.
@@ -93,7 +94,7 @@ async def working(
     chosen = {"key_prefix": keys.prefix, "sweep_seconds": 3600, "linger_ms": 0, **settings}
     read = Settings(redis_url=redis_url, database_url=worker_database_url, **chosen)
     stop, health = asyncio.Event(), Health()
-    running = asyncio.create_task(work(read, [strategies], health, stop))
+    running = asyncio.create_task(work(read, list(projections), health, stop))
     under_way = Working(redis, database_url, keys, health)
     try:
         await wait_until(lambda: not health.ready or running.done(), "the worker to start")

@@ -27,7 +27,7 @@ The parts
 `declaration`           mistakes in declarations, in a sentence each; `signature` is what handlers take
 `typed`, `misfit`       payloads as the models that handlers ask for, and why one does not fit
 `upcasting`, `poison`   old payloads made new; what becomes of events whose handler raises
-`keys`                  the names of all keys in Redis, and feed partitions
+`keys`, `stream_glob`   the names of all keys in Redis, and feed partitions; which streams a projection takes
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once
 `settle`                finds out what became of an attempt whose reply was lost
@@ -80,7 +80,8 @@ The parts
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
 `show`                  the same for applications; `application` what their engines and clients need
 `settings`, `database`  the environment; URLs and the engine
-`migrate`, `loading`    the schema; finding projections by name
+`migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
+`loading`               finding projections by name
 `app`                   the one place where parts are wired together
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
@@ -101,6 +102,8 @@ What never happens
 - A replica never writes a row that a newer version of the projection has written. It folds nothing onto a row
   of an older version, but where the log has lost its beginning.
 - Nothing rests on clocks, leases, consumer names or the state of the group: they only save work.
+- A stream that a projection's ``streams`` do not match is never projected, whoever asks.
+- What is wrong with the tables of one projection never keeps another from going on.
 - An event of a type without handler never costs a query or a JSON decode.
 """
 
@@ -118,6 +121,7 @@ from worker.errors import (
     RejectedEventError,
     StreamBlockedError,
     StreamDivergedError,
+    StreamLeftOutError,
 )
 from worker.events import Event, EventId
 from worker.finding import Finding, Obstacle
@@ -166,6 +170,7 @@ __all__ = [
     "StoredFacts",
     "StreamBlockedError",
     "StreamDivergedError",
+    "StreamLeftOutError",
     "StreamView",
     "emit",
     "emit_again",

@@ -27,7 +27,6 @@ from worker.handover import Handover
 from worker.health import Health
 from worker.isolation import Isolation
 from worker.leases import Leases
-from worker.loading import load_projections
 from worker.log import Log
 from worker.pending import Pending
 from worker.projection import Projection
@@ -95,10 +94,11 @@ def make_log(
     """The logs as this projection reads them, in pages as large as the settings say, or as these."""
     return Log(
         redis,
-        settings.keys,
+        projection.keys(settings.keys),
         projection.types,
         max_payload_bytes=settings.max_payload_bytes,
         page_bytes=page_bytes or int(settings.page_megabytes * 1024 * 1024),
+        streams=projection.streams,
     )
 
 
@@ -122,7 +122,7 @@ def make_service(
     Nothing but wasted work depends on the leases.
     """
     health = health or Health()
-    redis, keys, consumer = servers.redis, settings.keys, settings.consumer_name
+    redis, keys, consumer = servers.redis, projection.keys(settings.keys), settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
     )
@@ -147,7 +147,7 @@ def make_service(
         pending,
         diverged,
         handover,
-        projection=projection.name,
+        projection=projection,
         consumer=consumer,
         period=sweep_period,
         stop=stop,
@@ -190,12 +190,12 @@ def make_service(
     )
 
 
-async def run_worker(settings: Settings) -> int:
-    """Run until a signal; the exit code: 0 after a graceful stop, 1 when the rest had to be cancelled.
+async def run_worker(settings: Settings, projections: list[Projection]) -> int:
+    """Run these projections until a signal.
 
+    The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    projections = load_projections(settings.projections)
     stop = asyncio.Event()
     working = asyncio.create_task(work(settings, projections, Health(), stop))
     loop = asyncio.get_running_loop()
@@ -236,51 +236,56 @@ async def work(
     """Reach the servers and run all projections until ``stop`` is set.
 
     A server that is away, and a database that is not as it should be, are waited for; ``health`` tells what
-    is wrong meanwhile. Raises FeedPartitionsError, which only another setting can mend.
+    is wrong meanwhile. A projection whose tables are not as they should be waits for itself, and keeps no
+    other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
     async with connect(settings, len(projections)) as servers:
-        if not await unless(stop, _reach_servers(servers, projections, health, stop)):
+        if not await unless(stop, _reach_redis(servers, health, stop)):
             return
-        log.info(
-            "started",
-            consumer=settings.consumer_name,
-            projections=[f"{projection.name} v{projection.version}" for projection in projections],
-        )
         async with asyncio.TaskGroup() as tasks:
             for projection in projections:
-                tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
-            tasks.create_task(unless(stop, _watch_database(servers, projections, health, stop)))
+                tasks.create_task(_project(settings, servers, projection, health, stop))
 
 
-async def _reach_servers(
-    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
-) -> bool:
-    """Wait for both servers, and for a database that is as it should be; False when stopped before."""
+async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
+    """Wait for Redis; False when stopped before."""
     persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
     health.report("starting", "The servers have not been reached yet.")
 
     async def redis_answers() -> bool:
         return bool(await servers.redis.ping())
 
-    async def database_is_right() -> bool:
-        await check_database(servers.engine, projections)
-        return True
-
-    reached = bool(await persevere("connecting to Redis", redis_answers)) and bool(
-        await persevere("connecting to PostgreSQL", database_is_right)
-    )
+    reached = bool(await persevere("connecting to Redis", redis_answers))
     if reached:
         health.over("starting")
     return reached
 
 
-async def _watch_database(
-    servers: Servers, projections: list[Projection], health: Health, stop: asyncio.Event
+async def _project(
+    settings: Settings, servers: Servers, projection: Projection, health: Health, stop: asyncio.Event
 ) -> None:
-    """Notice that the database is away or was changed also while there is nothing to project.
+    """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
     """
-    persevere = Perseverance(stop, health)
-    while not await wait_for(stop, _WATCH_SECONDS):
-        await persevere("checking PostgreSQL", partial(check_database, servers.engine, projections))
+    name = projection.name
+    persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
+    health.report("starting", "The servers have not been reached yet.", name)
+
+    async def database_is_right() -> bool:
+        await check_database(servers.engine, settings.projections, projection)
+        return True
+
+    if not await unless(stop, persevere("connecting to PostgreSQL", database_is_right)):
+        return
+    health.over("starting", name)
+    log.info("started", consumer=settings.consumer_name, projections=[f"{name} v{projection.version}"])
+
+    async def watch_database() -> None:
+        """Notice that the database is away or was changed also while there is nothing to project."""
+        while not await wait_for(stop, _WATCH_SECONDS):
+            await persevere("checking PostgreSQL", database_is_right)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
+        tasks.create_task(unless(stop, watch_database()))

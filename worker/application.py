@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,19 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.events import parse_stream_id
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES, Log
+from worker.projection import Projection
 from worker.redis_client import reading_client
 
 
 def log_of_application(
-    redis: Redis, keys: Keys, types: Collection[str], max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES
+    redis: Redis, keys: Keys, projection: Projection, max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES
 ) -> Log:
-    """The logs over the connections of an application's client, whatever it does to replies."""
+    """A projection's logs over the connections of an application's client, whatever it does to replies."""
     return Log(
         reading_client(redis),
-        keys,
-        types,
+        projection.keys(keys),
+        projection.types,
         max_payload_bytes=int(max_payload_megabytes * 1024 * 1024),
         page_bytes=PAGE_MEGABYTES * 1024 * 1024,
+        streams=projection.streams,
     )
 
 

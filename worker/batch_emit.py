@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -51,9 +51,11 @@ async def emit_and_settle(
 
 
 async def emit_lines(
-    redis: Redis, lines: Iterable[str], *, projected_types: Collection[str], keys: Keys
+    redis: Redis, lines: Iterable[str], *, projected_types: Collection[str], keys_of: Callable[[str], Keys]
 ) -> AsyncIterator[str]:
     """Emit an event for each line that is not blank, in order, and yield its id.
+
+    ``keys_of`` gives the keys by the event's type, or raises InvalidEventError.
 
     Stops at the first line that is wrong or cannot be emitted; the error names it, so that one can go on from
     there. Everything before it stands in the logs.
@@ -70,7 +72,7 @@ async def emit_lines(
                 event["type"],
                 event.get("data", {}),
                 projected_types=projected_types,
-                keys=keys,
+                keys=keys_of(event["type"]),
             )
         except OutcomeUnknownError as error:
             raise OutcomeUnknownError(f"Line {number}: {error} {_BEFORE}", error.attempt) from None

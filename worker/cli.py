@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from contextlib import nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import app as wiring
+from worker.arguments import chosen_projections, keys_of_reader, keys_of_type, storable
 from worker.batch_emit import emit_and_settle, emit_lines
 from worker.dead_letters_cli import dead_letters
 from worker.errors import (
@@ -26,10 +28,12 @@ from worker.errors import (
     PastLostError,
     ProjectionWorkerError,
 )
-from worker.loading import load_attribute, load_projections
+from worker.keys import Keys
+from worker.loading import load_attribute, load_modules, load_projections
 from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
 from worker.rebuild_cli import rebuild
+from worker.revision import write_revision
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
@@ -57,28 +61,64 @@ StreamArgument = Annotated[str, typer.Argument(help="The conversation, for examp
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+ProjectionOption = Annotated[
+    str | None,
+    typer.Option("--projection", parser=storable, metavar="NAME", help="Whose logs, if there are several."),
+]
+
+
 @app.command()
-def run() -> None:
+def run(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", parser=storable, help="Run these projections only."),
+    ] = None,
+) -> None:
     """Run a worker until it is stopped.
 
-    SIGTERM or SIGINT stops it gracefully: it finishes what is in hand and hands over. A second one cancels.
+    It runs all projections, or those that are named; others may run in other processes. SIGTERM or SIGINT
+    stops it gracefully: it finishes what is in hand and hands over. A second one cancels.
 
     Example: `projection-worker run`
     """
     settings = load_settings("redis_url", "database_url")
+    projections = chosen_projections(settings, *(names or ()))
     configure_logging(settings.log_level, settings.log_format)
-    raise typer.Exit(asyncio.run(wiring.run_worker(settings)))
+    raise typer.Exit(asyncio.run(wiring.run_worker(settings, projections)))
 
 
 @app.command()
 def migrate() -> None:
     """Create the tables in the database, or bring them up to date.
 
+    Those of the modules that WORKER_PROJECTIONS names, too, where they keep migrations.
+
     Example: `projection-worker migrate`
     """
     settings = load_settings("database_url")
-    revision = migrate_schema(settings.database_url.get_secret_value())
-    typer.echo(f"The database schema is at revision {revision}.")
+    modules = load_modules(settings.projections)
+    told = migrate_schema(settings.database_url.get_secret_value(), modules)
+    typer.echo(f"The database schema is at {told}.")
+
+
+@app.command()
+def revision(
+    module: Annotated[str, typer.Argument(help="One of the modules that WORKER_PROJECTIONS names.")],
+    message: Annotated[str, typer.Argument(help="What changes, in a few words.")],
+) -> None:
+    """Write a revision of a projections module's own tables, from what its models say.
+
+    It goes into the folder that the module names as `migrations`. Look it through, then run `migrate`.
+
+    Example: `projection-worker revision my_app.projections "first tables"`
+    """
+    settings = load_settings("database_url")
+    modules = load_modules(settings.projections)
+    chosen = next((known for known in modules if known.name == module), None)
+    if chosen is None:
+        raise typer.BadParameter(f"WORKER_PROJECTIONS is {settings.projections!r}; add {module!r} to it.")
+    path = write_revision(settings.database_url.get_secret_value(), chosen, message)
+    typer.echo(path or f"The tables of {module} are as its models say; nothing was written.")
 
 
 @app.command()
@@ -110,8 +150,12 @@ def emit(
         Path | None,
         typer.Option(allow_dash=True, help="Emit one event a line, written as JSON; - is standard input."),
     ] = None,
+    projection: ProjectionOption = None,
 ) -> None:
     """Append an event to a log, or many from a file, and print the event ids.
+
+    The log is one of the projections that handle such events; where these have logs of different prefixes,
+    say with `--projection` whose is meant.
 
     A line of a file is an object with `stream_id`, `type`, and optionally `data` and `operation_id`. If Redis
     does not reply, an event with an operation id is looked for and appended once; without one the command
@@ -123,33 +167,34 @@ def emit(
     if from_file is not None:
         if stream_id is not None:
             raise typer.BadParameter("Give either a stream id, a type and data, or --from-file.")
-        run_to_end(_emit_file(settings, from_file))
+        run_to_end(_emit_file(settings, projection, from_file))
     elif stream_id is None or event_type is None:
         raise typer.BadParameter("Give a stream id and an event type, or --from-file.")
     else:
-        run_to_end(_emit_one(settings, stream_id, operation_id, event_type, data))
+        keys = keys_of_type(settings, projection, event_type)
+        run_to_end(_emit_one(settings, keys, stream_id, operation_id, event_type, data))
 
 
 @app.command()
-def messages(stream_id: StreamArgument) -> None:
+def messages(stream_id: StreamArgument, projection: ProjectionOption = None) -> None:
     """Print the messages of a conversation, read from its log, as JSON.
 
     Example: `projection-worker messages chat-17`
     """
-    print_json(run_to_end(_read(load_settings("redis_url"), "read_stream_messages", stream_id)))
+    print_json(run_to_end(_read("read_stream_messages", projection, stream_id)))
 
 
 @app.command()
-def thinking(stream_id: StreamArgument) -> None:
+def thinking(stream_id: StreamArgument, projection: ProjectionOption = None) -> None:
     """Print what the assistant is doing now, as JSON; null when it is doing nothing.
 
     Example: `projection-worker thinking chat-17`
     """
-    print_json(run_to_end(_read(load_settings("redis_url"), "read_stream_thinking", stream_id)))
+    print_json(run_to_end(_read("read_stream_thinking", projection, stream_id)))
 
 
 async def _emit_one(
-    settings: Settings, stream_id: str, operation_id: str, event_type: str, data: str
+    settings: Settings, keys: Keys, stream_id: str, operation_id: str, event_type: str, data: str
 ) -> None:
     try:
         payload = json.loads(data)
@@ -159,17 +204,18 @@ async def _emit_one(
         types = _projected_types(settings)
         typer.echo(
             await emit_and_settle(
-                redis, stream_id, operation_id, event_type, payload, projected_types=types, keys=settings.keys
+                redis, stream_id, operation_id, event_type, payload, projected_types=types, keys=keys
             )
         )
 
 
-async def _emit_file(settings: Settings, path: Path) -> None:
+async def _emit_file(settings: Settings, projection: str | None, path: Path) -> None:
     types = _projected_types(settings)
+    keys_of = cache(partial(keys_of_type, settings, projection))
     async with wiring.connect_redis(settings) as redis:
         with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8") as lines:
             try:
-                async for event_id in emit_lines(redis, lines, projected_types=types, keys=settings.keys):
+                async for event_id in emit_lines(redis, lines, projected_types=types, keys_of=keys_of):
                     typer.echo(event_id)
             except UnicodeDecodeError as error:
                 raise InvalidEventError(
@@ -177,10 +223,12 @@ async def _emit_file(settings: Settings, path: Path) -> None:
                 ) from None
 
 
-async def _read(settings: Settings, reader: str, stream_id: str) -> Any:
+async def _read(reader: str, projection: str | None, stream_id: str) -> Any:
+    settings = load_settings("redis_url")
     read = load_attribute(settings.projections, reader)
+    keys = keys_of_reader(settings, projection, reader)
     async with wiring.connect_redis(settings) as redis:
-        return await read(redis, stream_id, keys=settings.keys)
+        return await read(redis, stream_id, keys=keys)
 
 
 def _projected_types(settings: Settings) -> frozenset[str]:

@@ -50,7 +50,7 @@ async def compare_table(logs: Log, engine: AsyncEngine, projection: Projection) 
     async with engine.connect() as connection:
         skipped = await letters.skipped(connection, projection.name)
     folded: dict[str, FoldedLog] = {}
-    scan = LogScan(logs.redis, logs.keys)
+    scan = LogScan(logs.redis, logs.keys, logs.streams)
     streams = sorted({stream_id async for found in scan.all_streams() for stream_id in found})
     for at in range(0, len(streams), _FOLDED_AT_ONCE):
         some = streams[at : at + _FOLDED_AT_ONCE]

@@ -12,6 +12,7 @@
     ├── NotProjectedError             a wait ended although the event is not in its row
     │   ├── StreamBlockedError        ... because a dead letter stands in the way
     │   ├── StreamDivergedError       ... because the log does not hold the row's position
+    │   ├── StreamLeftOutError        ... because the projection takes streams of other names only
     │   └── ProjectionTimeoutError    ... because the time is up
     ├── FeedPartitionsError           two parties disagree on the number of feed partitions
     ├── SchemaError                   the database schema is not the one this version needs
@@ -115,6 +116,10 @@ class StreamBlockedError(NotProjectedError):
 
 class StreamDivergedError(NotProjectedError):
     """The log does not hold the row's position any more, so that nothing is projected until a rebuild."""
+
+
+class StreamLeftOutError(NotProjectedError):
+    """The projection takes streams of other names only: the event is never projected."""
 
 
 class ProjectionTimeoutError(NotProjectedError):

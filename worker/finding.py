@@ -30,6 +30,8 @@ class Obstacle(StrEnum):
     NEWER_VERSION = Refusal.NEWER_VERSION.value
     OLDER_VERSION = "older_version"
     """An older version of the projection wrote the row, which waits for its rebuild."""
+    LEFT_OUT = "left_out"
+    """The projection's ``streams`` do not match it; the row that it may have is from before that."""
     BLOCKED = "blocked"
     """The stream stands before a dead letter. Its row is compared all the same, as far as it got."""
     BUSY = "busy"

@@ -37,6 +37,8 @@ class Refusal(StrEnum):
     """PostgreSQL will not have the row."""
     NEWER_VERSION = "newer_version"
     """A newer version of the projection wrote the row, or one that would change with it."""
+    LEFT_OUT = "left_out"
+    """The projection's ``streams`` do not match it."""
     BUSY = "busy"
     """Others kept the row locked, or moved it all the time."""
 

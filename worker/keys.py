@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Final
+
+_OWN: Final = ("feed:", "worker:")
+"""What the names of all other keys begin with, after the deployment's prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,18 +17,35 @@ class Keys:
     Producers and workers of one deployment must agree on all of it. Producers in other languages compute a
     stream's partition as ``crc32(stream id in UTF-8) mod partitions`` (the CRC of zlib and gzip). The feed
     is capped at about ``feed_max_length`` hints a partition, so that no stopped worker can fill Redis.
+
+    ``prefix`` is the deployment's. ``logs`` comes after it in the names of logs: projections may have logs
+    of their own, and ``Projection.keys`` gives the keys of one. The feed is one for all, so that a hint may
+    speak of another log of the same id, which costs a look. Raises ValueError where logs could not be told
+    from the worker's own keys.
     """
 
     prefix: str = ""
     partitions: int = 8
     feed_max_length: int = 1_000_000
+    logs: str = "stream:"
+
+    def __post_init__(self) -> None:
+        if not self.logs:
+            raise ValueError("logs is empty, so that every key would be a log; give a prefix like 'orders:'.")
+        if not self.logs.isprintable():
+            raise ValueError(f"logs {self.logs!r} holds what no key prefix should; give one like 'orders:'.")
+        if own := [name for name in _OWN if name.startswith(self.logs) or self.logs.startswith(name)]:
+            raise ValueError(
+                f"logs {self.logs!r} cannot be told from the worker's own keys, which begin with {own[0]!r}; "
+                "give another prefix, like 'orders:'."
+            )
 
     @property
     def log_prefix(self) -> str:
-        return f"{self.prefix}stream:"
+        return f"{self.prefix}{self.logs}"
 
     def log(self, stream_id: str) -> str:
-        return f"{self.prefix}stream:{stream_id}"
+        return f"{self.prefix}{self.logs}{stream_id}"
 
     def feed(self, partition: int) -> str:
         return f"{self.prefix}feed:{partition}"

@@ -1,52 +1,126 @@
-"""Finding what a deployment's projections module offers."""
+"""Finding what a deployment's projections modules offer."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from worker.errors import DeclarationError
 from worker.projection import Projection
 
 
-def load_projections(module_name: str) -> list[Projection]:
-    """All projections that a module declares or imports, checked, in order of their names.
+@dataclass(frozen=True, slots=True)
+class ProjectionsModule:
+    """A module that WORKER_PROJECTIONS names, with its projections in order of their names.
 
-    Raises DeclarationError when the module cannot be imported, has none, or one is declared wrongly.
+    ``migrations`` is its folder of Alembic revisions; None where it migrates its tables itself, or has none.
     """
-    module = _import(module_name)
-    found = {id(value): value for value in vars(module).values() if isinstance(value, Projection)}
-    if not found:
-        raise DeclarationError(
-            f"Module {module_name} holds no projection: declare one in it or set WORKER_PROJECTIONS."
+
+    name: str
+    projections: tuple[Projection, ...]
+    migrations: Path | None = None
+
+
+def load_modules(names: str) -> list[ProjectionsModule]:
+    """The modules of these dotted names, separated by commas, each once, their projections checked.
+
+    A projection that several modules hold belongs to the first of them. Raises DeclarationError when a module
+    cannot be imported or has no projection, one is declared wrongly, or two get in each other's way.
+    """
+    modules: list[ProjectionsModule] = []
+    known: set[int] = set()
+    for name in _parts(names):
+        module = _import(name, names)
+        found = {id(value): value for value in vars(module).values() if isinstance(value, Projection)}
+        if not found:
+            raise DeclarationError(
+                f"Module {name} holds no projection: declare one in it or set WORKER_PROJECTIONS."
+            )
+        own = sorted(
+            (p for at, p in found.items() if at not in known), key=lambda projection: projection.name
         )
-    projections = sorted(found.values(), key=lambda projection: projection.name)
-    names = [projection.name for projection in projections]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise DeclarationError(f"Module {module_name} holds two projections named {sorted(doubled)}.")
+        known |= found.keys()
+        modules.append(ProjectionsModule(name, tuple(own), _migrations(name, module)))
+    _check(names, [projection for module in modules for projection in module.projections])
+    return modules
+
+
+def load_projections(names: str) -> list[Projection]:
+    """All projections that these modules declare or import, checked, in order of their names."""
+    found = [projection for module in load_modules(names) for projection in module.projections]
+    return sorted(found, key=_name)
+
+
+def load_attribute(names: str, attribute: str) -> Any:
+    """Something else that a projections module may offer, such as ``read_stream_messages``."""
+    return getattr(_import(_name_of_module_with(names, attribute), names), attribute)
+
+
+def module_with(names: str, attribute: str) -> ProjectionsModule:
+    """The first module that offers this."""
+    name = _name_of_module_with(names, attribute)
+    return next(module for module in load_modules(names) if module.name == name)
+
+
+def _name_of_module_with(names: str, attribute: str) -> str:
+    for name in _parts(names):
+        if hasattr(_import(name, names), attribute):
+            return name
+    raise DeclarationError(
+        f"Module {names} has no {attribute}, which this command needs; the shipped projections do."
+    )
+
+
+def _parts(names: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in names.split(",")))
+
+
+def _check(names: str, projections: Sequence[Projection]) -> None:
+    if doubled := _doubled(projection.name for projection in projections):
+        raise DeclarationError(f"Module {names} holds two projections named {doubled}.")
     for projection in projections:
         projection.check()
-    return projections
+    for one, other in permutations(projections, 2):
+        if one.logs != other.logs and other.logs.startswith(one.logs):
+            raise DeclarationError(
+                f"Projection {one.name}: its logs {one.logs!r} would take in {other.logs!r}, those of "
+                f"projection {other.name}; give them prefixes of which none begins with another."
+            )
 
 
-def load_attribute(module_name: str, attribute: str) -> Any:
-    """Something else that a projections module may offer, such as ``read_stream_messages``."""
-    try:
-        return getattr(_import(module_name), attribute)
-    except AttributeError:
+def _name(projection: Projection) -> str:
+    return projection.name
+
+
+def _doubled(names: Iterable[str]) -> list[str]:
+    found = sorted(names)
+    return sorted({one for one, other in pairwise(found) if one == other})
+
+
+def _migrations(name: str, module: ModuleType) -> Path | None:
+    """The folder that a module names. A package of that name in it, were it imported, names none."""
+    folder = getattr(module, "migrations", None)
+    if folder is None or isinstance(folder, ModuleType):
+        return None
+    if not isinstance(folder, Path | str):
         raise DeclarationError(
-            f"Module {module_name} has no {attribute}, which this command needs; the shipped projections do."
-        ) from None
-
-
-def _import(module_name: str) -> Any:
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise DeclarationError(
-            f"Module {module_name!r} cannot be imported; WORKER_PROJECTIONS is {module_name!r}."
+            f"Module {name}: migrations must be the path of a folder, not {folder!r}; write "
+            'migrations = Path(__file__).parent / "migrations".'
         )
+    return Path(folder).absolute()
+
+
+def _import(module_name: str, names: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise DeclarationError(f"Module {module_name!r} cannot be imported; WORKER_PROJECTIONS is {names!r}.")
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise DeclarationError(
-            f"Module {error.name} cannot be imported; WORKER_PROJECTIONS is {module_name!r}."
+            f"Module {error.name} cannot be imported; WORKER_PROJECTIONS is {names!r}."
         ) from None

@@ -23,6 +23,7 @@ from worker.extent import Extent, read_extents
 from worker.keys import Keys
 from worker.overlap import Turns
 from worker.redis_client import pipelined, refused
+from worker.stream_glob import ALL_STREAMS, StreamGlob
 
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
@@ -119,20 +120,24 @@ class _RawPage:
 
 
 class Log:
-    """The logs of one projection: all streams under the key prefix, as events of its types.
+    """The logs of one projection: its streams under the key prefix, as events of its types.
+
+    Only scanning heeds ``streams``; who names a stream must know whether the projection takes it.
 
     Redis bounds a read in entries only. Here it is bounded in bytes, by the size of the entries seen before.
     """
 
     def __init__(
-        self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int
-    ) -> None:
+        self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int,
+        streams: StreamGlob = ALL_STREAMS,
+    ) -> None:  # fmt: skip
         self.keys = keys
         self.redis = redis
         self._types = EventTypes(types)
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
+        self.streams = streams
 
     async def read(self, requests: Sequence[PageRequest], terms: ReadTerms = _UNBOUND) -> list[Page]:
         """One page of each log, in order, all of them on these terms."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ from redis.asyncio import Redis
 from worker.events import parse_stream_id
 from worker.keys import Keys
 from worker.redis_client import Script
+from worker.stream_glob import ALL_STREAMS, StreamGlob
 
 NO_STREAM: Final = "no stream"
 """In place of an event id: the key holds something else."""
@@ -48,13 +48,14 @@ return found
 
 
 class LogScan:
-    """All logs under a key prefix, whatever is in them."""
+    """All logs under a key prefix whose streams a projection takes, whatever is in them."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, streams: StreamGlob = ALL_STREAMS) -> None:
         self._redis = redis
         self._keys = keys
         self._prefix_bytes = len(keys.log_prefix.encode())
-        self._pattern = re.sub(r"([*?\[\]\\])", r"\\\1", keys.log_prefix) + "*"
+        self._streams = streams
+        self._pattern = streams.redis_pattern(keys.log_prefix)
 
     async def all_streams(self) -> AsyncGenerator[list[str], None]:
         """The streams of all keys of logs, step by step, as `scan` finds them; one may come twice."""
@@ -78,7 +79,7 @@ class LogScan:
             stream_id = parse_stream_id(name[self._prefix_bytes :])
             if stream_id is None:
                 unusable.append(name)
-            else:
+            elif self._streams.covers(stream_id):
                 streams.append(stream_id)
         return int(cursor), streams, unusable
 
@@ -88,7 +89,8 @@ class LogScan:
         where the key holds something else."""
         arguments = [cursor, self._pattern, count, self._prefix_bytes, NO_STREAM]
         cursor, *found = await _SCAN_ENDS(self._redis, [], arguments)
-        return int(cursor), dict(zip(found[::2], found[1::2], strict=True))
+        ends = zip(found[::2], found[1::2], strict=True)
+        return int(cursor), {raw: end for raw, end in ends if self._streams.covers_raw(raw)}
 
     async def last_ids(self, stream_ids: Sequence[str]) -> list[str | None]:
         """The id of each log's last entry; None where there is no log, or an empty one; or NO_STREAM."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.application import check_stream_id
 from worker.awaited import AwaitedEvent
-from worker.errors import DeclarationError
+from worker.errors import DeclarationError, StreamLeftOutError
 from worker.events import EventId
 from worker.keys import Keys
 from worker.loading import load_projections
@@ -67,8 +67,9 @@ async def wait_until_projected(
     such an event is waited for until some later one is projected.
 
     Raises StreamBlockedError where a dead letter stands in the way, StreamDivergedError where the log does
-    not hold the row's position any more (only with ``redis``), and ProjectionTimeoutError, which says where
-    the row stands: all of them are a NotProjectedError. Servers that are away are waited for until then.
+    not hold the row's position any more (only with ``redis``), StreamLeftOutError where the projection never
+    takes such a stream, and ProjectionTimeoutError, which says where the row stands: all of them are a
+    NotProjectedError. Servers that are away are waited for until then.
     DeclarationError says that ``projection`` is missing, ValueError that nothing can have such an id.
 
     Call it as often as you like at the same time: all waits on the same engine, client and projection share
@@ -80,6 +81,9 @@ async def wait_until_projected(
         event_id = EventId.parse(event_id)
     check_stream_id(stream_id)  # Nobody else's wait is to suffer from what PostgreSQL does not take.
     projection = projection or _declared_projection()
+    if why := projection.left_out(stream_id):
+        raise StreamLeftOutError(why, stream_id, str(event_id), None)
+    keys = projection.keys(keys)
     pool = redis.connection_pool if redis is not None else None
     scope = _Scope(asyncio.get_running_loop(), engine.sync_engine, pool, projection, keys)
     watch = _watches.get(scope)

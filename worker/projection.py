@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -30,10 +31,12 @@ from worker.declaration import (
 from worker.errors import DeclarationError, RejectedEventError
 from worker.events import AnyEvent
 from worker.fold import Folded, Handler, fold
+from worker.keys import Keys
 from worker.payload import encode
 from worker.row import RESERVED_NAMES, RawJson, Remark, RowState, row_class
 from worker.rule import CrossStreamRule
 from worker.signature import callers_names, name_of, read_handler
+from worker.stream_glob import StreamGlob
 from worker.typed import typed_handler
 from worker.upcasting import Upcaster, Upcasters
 
@@ -73,11 +76,12 @@ class Projection:
 
     ``table`` is a SQLAlchemy model with the `ProjectedRow` mixin. ``checkpoints`` are the event types that
     must be durable in PostgreSQL at once. ``version`` is raised when handlers change so that old rows must
-    be folded anew. ``children`` are models of tables in which a stream has many rows, by the names under
-    which handlers write them; see `worker.children`. ``poison`` says what becomes of an event whose handler
-    raises: "stop" stops its stream until it is retried or skipped, "pass" passes it over with a dead letter,
-    until a new version applies it anew. ``payload_version`` is the field of payloads by which upcasters go;
-    see `upcast`.
+    be folded anew. ``logs`` is the key prefix of its logs, after the deployment's. ``streams`` is a pattern
+    of stream ids (see `StreamGlob`): others are never projected, and what rows they have stay as they are.
+    ``children`` are models of tables in which a stream has many rows, by the names under which handlers write
+    them; see `worker.children`. ``poison`` says what becomes of an event whose handler raises: "stop" stops
+    its stream until it is retried or skipped, "pass" passes it over with a dead letter, until a new version
+    applies it anew. ``payload_version`` is the field of payloads by which upcasters go; see `upcast`.
 
     A handler is a plain function of row and event or payload, registered with `on`. It does no I/O, reads no
     clock and draws no random numbers, so that a replay gives the same row.
@@ -91,6 +95,8 @@ class Projection:
         version: int = 1,
         checkpoints: Iterable[str] = (),
         rule: CrossStreamRule | None = None,
+        logs: str = "stream:",
+        streams: str = "*",
         children: Mapping[str, type[Any]] | None = None,
         poison: Literal["stop", "pass"] = "stop",
         payload_version: str = "version",
@@ -102,6 +108,11 @@ class Projection:
         check_rule(owner, rule)
         self.rule = rule
         self.poison = checked_poison(owner, poison)
+        try:
+            self.logs = Keys(logs=logs).logs
+            self.streams = StreamGlob(streams)
+        except ValueError as error:
+            raise DeclarationError(f"Projection {name}: {error}") from None
         self.table = _table_of(name, table)
         self._model = table
         self._upcasters = Upcasters(name, checked_field(owner, payload_version))
@@ -128,6 +139,19 @@ class Projection:
     def types(self) -> frozenset[str]:
         """The projected event types: those with a handler."""
         return frozenset(self._handlers)
+
+    def keys(self, keys: Keys) -> Keys:
+        """The deployment's keys, with the logs of this projection."""
+        return keys if keys.logs == self.logs else replace(keys, logs=self.logs)
+
+    def left_out(self, stream_id: str) -> str:
+        """Why the stream is never projected, as a sentence; empty if it is."""
+        if self.streams.covers(stream_id):
+            return ""
+        return (
+            f"Projection {self.name} leaves stream {stream_id!r} out: it takes only those that match "
+            f"{self.streams.pattern!r}."
+        )
 
     @property
     def races(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Whether the database is such that a worker can project into it."""
+"""Whether the database is such that a projection can be written to it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ _ANSWER_SECONDS = 10.0
 _NOT_LONG = "SELECT set_config('lock_timeout', '5s', true)"
 
 
-async def check_database(engine: AsyncEngine, projections: Iterable[Projection]) -> None:
-    """Raise what a projecting transaction would meet, without writing anything; see `classify`.
+async def check_database(engine: AsyncEngine, names: str, projection: Projection) -> None:
+    """Raise what a transaction of this projection would meet, without writing anything; see `classify`.
 
     That is an error of the connection, SchemaError, or PostgreSQL's own words on what is missing: a table, a
-    column, a right, or the right to write at all. TimeoutError if the server does not answer soon.
+    column, a right, or the right to write at all. TimeoutError if the server does not answer soon. ``names``
+    is what WORKER_PROJECTIONS says: modules have schemas of their own.
     """
-    declared = list(projections)
-    tables = [DeadLetter.__table__, *(projection.table for projection in declared)]
-    child_tables = [child.table for projection in declared for child in projection.children.values()]
+    child_tables = [child.table for child in projection.children.values()]
     async with asyncio.timeout(_ANSWER_SECONDS):
-        await check_schema(engine)
-        for table in (*tables, *child_tables):
+        await check_schema(engine, names, [projection])
+        for table in (DeadLetter.__table__, projection.table, *child_tables):
             assert isinstance(table, Table)
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(_NOT_LONG)

@@ -103,7 +103,9 @@ class Rebuilder:
         of the servers; to call again then is safe.
         """
         work = _Rebuild(accept_loss, deliberate)
-        moving = list(dict.fromkeys(stream_ids))
+        left_out = {s: why for s in stream_ids if (why := self._projection.left_out(s))}
+        work.results |= {s: Rebuilt(s, Refusal.LEFT_OUT, why) for s, why in left_out.items()}
+        moving = [stream_id for stream_id in dict.fromkeys(stream_ids) if stream_id not in left_out]
         pause = _FIRST_PAUSE_SECONDS
         for attempt in range(_MOST_ATTEMPTS):
             if attempt:
@@ -272,7 +274,7 @@ async def rebuild_streams(
     where it stood, workers leave it alone and report it as diverged, and a later call mends it.
     """
     check_stream_ids(stream_ids)
-    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
+    logs = log_of_application(redis, keys, projection, max_payload_megabytes)
     rebuilder = make_rebuilder(projection, logs, read_committed(engine))
     rebuilt: list[Rebuilt] = []
     for at in range(0, len(stream_ids), _STREAMS_AT_ONCE):

@@ -65,7 +65,7 @@ async def reach(
     Once it works, servers that go away are waited for; not so operators, who are to mend what they are told.
     """
     async with connect(settings, 2) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, settings.projections, [projection])
         persevere = Perseverance(
             stop,
             projection=projection.name,

@@ -47,7 +47,8 @@ class Scope:
 async def find_streams(
     scope: Scope, logs: Log, store: Store, projection: Projection, *, with_logs: bool = True
 ) -> list[str]:
-    """All streams in scope, each once, in order. Keys that are no streams and have no row are left out.
+    """All streams in scope, each once, in order. Keys that are no streams and have no row are not among them,
+    nor streams that the projection leaves out.
 
     Without ``with_logs`` only those that have a row.
     Raises ScopeError where PostgreSQL does not take the condition.
@@ -70,7 +71,7 @@ async def find_streams(
         ) from None
     if with_logs and not scope.of_rows:
         streams |= await streams_of_logs(logs)
-    return sorted(streams)
+    return sorted(filter(projection.streams.covers, streams))
 
 
 def _is_to_blame(error: DBAPIError | TimeoutError) -> bool:
@@ -99,7 +100,7 @@ async def projected_streams(store: Store, stream_ids: Sequence[str]) -> list[str
 
 async def has_logs(logs: Log) -> bool:
     """Whether there is any log."""
-    async with aclosing(LogScan(logs.redis, logs.keys).all_streams()) as steps:
+    async with aclosing(LogScan(logs.redis, logs.keys, logs.streams).all_streams()) as steps:
         async for found in steps:
             if found:
                 return True
@@ -108,7 +109,7 @@ async def has_logs(logs: Log) -> bool:
 
 async def streams_of_logs(logs: Log) -> set[str]:
     """All streams that have a log."""
-    scan = LogScan(logs.redis, logs.keys)
+    scan = LogScan(logs.redis, logs.keys, logs.streams)
     streams: set[str] = set()
     async for found in scan.all_streams():
         new = [stream_id for stream_id in found if stream_id not in streams]

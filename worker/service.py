@@ -200,6 +200,8 @@ class Service:
         """Queue the blocked streams that are to be tried again; settle letters that are out of date."""
         await self._blocked.settle_stale()
         for stream_id in await self._blocked.due(_DUE_AT_ONCE):
+            if not self._projection.streams.covers(stream_id):
+                continue
             if self._feed.reads(stream_id):  # else another replica tries it
                 self._pending.add_swept(stream_id)
 
@@ -215,14 +217,16 @@ class Service:
             raise
 
     async def _take_in(self, hints: Sequence[Hint]) -> None:
-        """Queue the hinted streams. Hints of types that are not projected are done with at once."""
-        others = [hint for hint in hints if hint.type and hint.type not in self._projection.types]
-        projected = [hint for hint in hints if not hint.type or hint.type in self._projection.types]
+        """Queue the hinted streams. Hints of other types, or at streams left out, are done with at once."""
+        types, covers = self._projection.types, self._projection.streams.covers
+        projected = [h for h in hints if (not h.type or h.type in types) and covers(h.stream_id)]
+        taken = set(map(id, projected))
+        others = [hint for hint in hints if id(hint) not in taken]
         backlog = len(hints) >= self._pace.hints_a_read
         checkpoint = any(hint.type in self._projection.checkpoints for hint in projected)
         self._pending.add_hints(projected, flush=backlog or checkpoint)
         if others:
-            await self._persevere("acknowledging", partial(self._feed.acknowledge, others))
+            await self._persevere("acknowledging", partial(self._acknowledge, others))
 
     async def _settle(self, works: Sequence[Work], results: dict[str, StreamResult]) -> None:
         """Acknowledge what is done, and queue again what is not. Called after the commit.
@@ -233,7 +237,8 @@ class Service:
         reach(Point.PROJECTED)
         await self._persevere("noting results", partial(self._aftermath.note, results))
         done = [w for w in works if self._aftermath.is_final(w.stream_id, results.get(w.stream_id))]
-        await self._persevere("acknowledging", partial(self._acknowledge, done))
+        hints = [hint for work in done for hint in work.hints]
+        await self._persevere("acknowledging", partial(self._acknowledge, hints))
         await self._put_off(works, results)
         reach(Point.ACKNOWLEDGED)
         for work in works:
@@ -242,8 +247,7 @@ class Service:
             rest_seconds = self._aftermath.rest_seconds(work.stream_id, result)
             self._pending.finish(work, again=again, rest_seconds=rest_seconds)
 
-    async def _acknowledge(self, works: Sequence[Work]) -> None:
-        hints = [hint for work in works for hint in work.hints]
+    async def _acknowledge(self, hints: Sequence[Hint]) -> None:
         await self._feed.acknowledge(hint for hint in hints if not hint.skimmed)
         await self._skims.settle(hint for hint in hints if hint.skimmed)
 

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(SecretStr(""), validation_alias="DATABASE_URL")
     """Where the read models are: postgresql:// or postgres://."""
     projections: str = "projections"
-    """Dotted name of the module that declares the projections."""
+    """Dotted names of the modules that declare the projections, separated by commas."""
     consumer_name: str = Field(default_factory=_own_name, min_length=1)
     """This replica's name in the consumer group; by default a new one for every process."""
     key_prefix: str = ""

@@ -36,7 +36,7 @@ async def show_stream(
 ) -> StreamView:
     """How a stream stands: its row, how far it is behind its log, and what keeps it from following."""
     check_stream_id(stream_id)
-    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
+    logs = log_of_application(redis, keys, projection, max_payload_megabytes)
     return await look_at_stream(projection, logs, engine, stream_id)
 
 
@@ -58,7 +58,7 @@ async def row_at(
     begins where the row does, unless the loss is accepted; then the row may be wrong.
     """
     check_stream_id(stream_id)
-    past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
+    past = Past(projection, log_of_application(redis, keys, projection, max_payload_megabytes), engine)
     return await past.row_at(stream_id, up_to, accept_loss=accept_loss)
 
 
@@ -79,5 +79,5 @@ def history(
     page while you iterate. Raises like `row_at`.
     """
     check_stream_id(stream_id)
-    past = Past(projection, log_of_application(redis, keys, projection.types, max_payload_megabytes), engine)
+    past = Past(projection, log_of_application(redis, keys, projection, max_payload_megabytes), engine)
     return past.history(stream_id, up_to=up_to, accept_loss=accept_loss)

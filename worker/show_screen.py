@@ -33,6 +33,7 @@ _CHANGES_SHOWN = 20
 
 _MEANING = {
     Standing.UNKNOWN: "there is neither a row nor a log",
+    Standing.LEFT_OUT: "the projection takes only streams of other names, and never projects it",
     Standing.UNREADABLE: "the key of its log holds something else",
     Standing.LOG_GONE: "there is a row, but no log",
     Standing.DIVERGED: "the log no longer holds the row's position",

@@ -66,7 +66,7 @@ async def _reach(look: Look, columns: Collection[str] = ()) -> AsyncIterator[_Re
     projection = chosen_projection(look.settings, look.projection)
     _check_columns(projection, columns)
     async with connect(look.settings) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, look.settings.projections, [projection])
         logs = make_log(look.settings, servers.redis, projection)
         past = Past(projection, logs, servers.engine)
         yield _Reach(projection, logs, servers.engine, past)

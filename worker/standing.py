@@ -34,6 +34,8 @@ class Standing(StrEnum):
 
     UNKNOWN = "unknown"
     """There is neither a row nor a log."""
+    LEFT_OUT = "left out"
+    """The projection's ``streams`` do not match it: it is never projected."""
     UNREADABLE = "unreadable"
     """The key of its log holds something else."""
     LOG_GONE = "log gone"
@@ -121,7 +123,8 @@ class _Look:
         position = EventId.parse(stored) if stored is not None and is_event_id(stored) else None
         wanted = str(position) if position else None
         extent = (await self._logs.extents({self._stream_id: wanted}))[self._stream_id]
-        place = _place(row, stored, extent)
+        left_out = bool(self._projection.left_out(self._stream_id))
+        place = _Place(Standing.LEFT_OUT) if left_out else _place(row, stored, extent)
         letter = await self._letter(stored, row["version"] if row else 0)
         waiting = None
         if place.standing is None:

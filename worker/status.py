@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.campaign import CampaignProgress, Campaigns
@@ -17,6 +18,7 @@ from worker.projection import Projection
 from worker.replicas import ReplicaReport, Replicas
 from worker.store import Store
 from worker.sweep import SweepReport
+from worker.trouble import Trouble, classify, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class ProjectionStatus:
     """One projection. ``sweep`` is the last finished one, None if none was lately. Times are Unix seconds.
 
     ``rows_by_version`` counts rows by the version that they were folded with, 0 for those that somebody else
-    made. ``rebuild`` is the one under way, None if there is none.
+    made. ``rebuild`` is the one under way, None if there is none. ``unreadable`` says why the rows could not
+    be counted, as where the table is missing; empty if they could.
     """
 
     name: str
@@ -39,11 +42,12 @@ class ProjectionStatus:
     letters: LetterCounts
     diverged: int
     replicas: list[ReplicaReport] = field(default_factory=list)
+    unreadable: str = ""
 
     @property
     def fine(self) -> bool:
-        """Whether a replica works on it, and none is in trouble."""
-        return bool(self.replicas) and all(replica.ready for replica in self.replicas)
+        """Whether its rows can be read, a replica works on it, and none is in trouble."""
+        return not self.unreadable and bool(self.replicas) and all(replica.ready for replica in self.replicas)
 
     @property
     def events_applied(self) -> int:
@@ -76,7 +80,7 @@ async def take_status(
     """Ask both servers how a projection stands. Changes nothing."""
     reports = await Replicas(redis, keys, projection.name).all()
     sweep = await redis.get(keys.sweep_report(projection.name))
-    versions = await Store(engine, projection).count_rows()
+    versions, unreadable = await _count_rows(engine, projection)
     return ProjectionStatus(
         name=projection.name,
         version=projection.version,
@@ -90,7 +94,18 @@ async def take_status(
         letters=await count_letters(engine, projection),
         diverged=await DivergedStreams(redis, keys, projection.name).count(),
         replicas=[report for report in reports if report.alive],
+        unreadable=unreadable,
     )
+
+
+async def _count_rows(engine: AsyncEngine, projection: Projection) -> tuple[dict[int, int], str]:
+    """Rows by version; or why they cannot be counted, which is to keep nobody from looking at the others."""
+    try:
+        return await Store(engine, projection).count_rows(), ""
+    except DBAPIError as error:
+        if classify(error) is not Trouble.MISCONFIGURED:
+            raise
+        return {}, sentence(error)
 
 
 async def _rebuild_under_way(engine: AsyncEngine, projection: Projection) -> CampaignProgress | None:

@@ -106,7 +106,7 @@ def _summary(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None
     sweep = status.sweep
     lag = "unknown: no sweep lately" if status.lag_seconds is None else f"{status.lag_seconds:.1f} s"
     rows = [
-        ("rows", f"{status.rows:,}"),
+        ("rows", status.unreadable or f"{status.rows:,}"),
         ("rows of other versions", _versions(status)),
         ("rebuild", _rebuild(status.rebuild)),
         ("hints waiting", "no group yet" if status.feed.waiting is None else f"{status.feed.waiting:,}"),

@@ -21,7 +21,9 @@ from worker.verify import Verifier, in_parts, suspicious
 _STEP = 500
 _SUSPECTS_AT_ONCE = 1_000
 _EXCERPT_LENGTH = 60
-_COUNTED_ONLY = frozenset({Obstacle.NOTHING, Obstacle.OLDER_VERSION, Obstacle.NEWER_VERSION})
+_COUNTED_ONLY = frozenset(
+    {Obstacle.NOTHING, Obstacle.LEFT_OUT, Obstacle.OLDER_VERSION, Obstacle.NEWER_VERSION}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from worker.log import Finding, Log, PageRequest
 from worker.log_scan import NO_STREAM, LogScan
 from worker.outcome import Outcome, StreamResult
 from worker.pending import Pending
+from worker.projection import Projection
 from worker.settled import Settled
 from worker.store import Store
 from worker.sweep_lease import SweepLease
@@ -81,23 +82,24 @@ class Sweep:
 
     def __init__(
         self, redis: Redis, keys: Keys, logs: Log, store: Store, cache: RowCache, pending: Pending,
-        diverged: DivergedStreams, handover: Handover | None = None, *, projection: str, consumer: str,
+        diverged: DivergedStreams, handover: Handover | None = None, *, projection: Projection, consumer: str,
         period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self.untyped_entries = 0
         self._redis = redis
         self._keys = keys
         self._logs = logs
-        self._scan = LogScan(redis, keys)
+        self._scan = LogScan(redis, keys, projection.streams)
         self._store = store
         self._cache = cache
         self._pending = pending
         self._diverged = diverged
-        self._projection = projection
+        self._projection = projection.name
+        self._covers = projection.streams.covers
         self._stop = stop
         self._handover = handover
         self._requested = asyncio.Event()
-        self._lease = SweepLease(redis, keys.sweep_lease(projection), consumer, period)
+        self._lease = SweepLease(redis, keys.sweep_lease(projection.name), consumer, period)
         self._settled = Settled()
         self._queued: dict[str, str | None] = {}
         self._passed_on: dict[str, str | None] = {}
@@ -246,6 +248,8 @@ class Sweep:
     async def _look_at_diverged(self) -> None:
         """Queue all diverged streams: some may have been mended, or deleted with their rows."""
         async for stream_id in self._diverged.all():
+            if not self._covers(stream_id):
+                continue
             await self._queue(stream_id, self._settled.get(stream_id))
 
     async def _look_at_rows(self) -> int:
@@ -255,7 +259,7 @@ class Sweep:
             stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_ROWS)
             last_ids = await self._scan.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
-                if last_id is None or last_id == NO_STREAM:
+                if self._covers(stream_id) and (last_id is None or last_id == NO_STREAM):
                     vanished += 1
                     if stream_id not in self._settled or self._settled.get(stream_id) is not None:
                         await self._queue(stream_id, None)
@@ -286,7 +290,7 @@ class Sweep:
         """
         abandoned = await self._store.abandoned(_STEP_ROWS)
         findings = await self._logs.find_projected([PageRequest(s, None) for s in abandoned])
-        gone = [finding.stream_id for finding in findings if not finding.news]
+        gone = [f.stream_id for f in findings if not f.news or not self._covers(f.stream_id)]
         if gone:
             await self._store.withdraw(gone)
             log.info("deleted_streams_withdrawn", streams=len(gone))

@@ -110,8 +110,9 @@ class Verifier:
 
     async def look(self, stream_ids: Sequence[str]) -> list[Finding]:
         """Look once at each stream. What seems wrong may only have been changed meanwhile; see `confirm`."""
-        findings: dict[str, Finding] = {}
-        for some in in_parts(list(dict.fromkeys(stream_ids))):
+        left_out = {s: why for s in stream_ids if (why := self._projection.left_out(s))}
+        findings = {s: Finding(s, obstacle=Obstacle.LEFT_OUT, detail=why) for s, why in left_out.items()}
+        for some in in_parts([s for s in dict.fromkeys(stream_ids) if s not in left_out]):
             for part in await self._snapshots.parts(some):
                 findings |= await self._look(part)
         return [findings[stream_id] for stream_id in dict.fromkeys(stream_ids)]
@@ -239,5 +240,5 @@ async def verify_streams(
     are set to. Raises errors of the servers; to call again then is safe.
     """
     check_stream_ids(stream_ids)
-    logs = log_of_application(redis, keys, projection.types, max_payload_megabytes)
+    logs = log_of_application(redis, keys, projection, max_payload_megabytes)
     return await Verifier(logs, engine, projection, patience=patience).verify(stream_ids)

@@ -25,6 +25,7 @@ _OBSTACLES = {
     Obstacle.HANDLER_FAILED: "at which a handler fails",
     Obstacle.NEWER_VERSION: "of a newer version",
     Obstacle.OLDER_VERSION: "of an older version",
+    Obstacle.LEFT_OUT: "that the projection leaves out",
     Obstacle.BLOCKED: "blocked",
     Obstacle.BUSY: "that were replaced all the time",
     Obstacle.NOTHING: "without anything to compare",

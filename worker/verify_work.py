@@ -37,7 +37,7 @@ async def verify_projections(settings: Settings, selection: Selection, *, fix: b
     """Verify and print; whether all is well in the end."""
     projections = chosen_projections(settings, selection.projection)
     async with connect(settings) as servers:
-        await check_schema(servers.engine)
+        await check_schema(servers.engine, settings.projections, projections)
         verified = [await _verify(settings, servers, p, selection, fix=fix) for p in projections]
     print_verified(verified, as_json=as_json)
     return all(of.fine for of in verified)
@@ -47,7 +47,7 @@ async def _verify(
     settings: Settings, servers: Servers, projection: Projection, selection: Selection, *, fix: bool
 ) -> Verified:
     logs, store = make_log(settings, servers.redis, projection), Store(servers.engine, projection)
-    scan = LogScan(servers.redis, settings.keys)
+    scan = LogScan(logs.redis, logs.keys, logs.streams)
     verifier = Verifier(logs, servers.engine, projection, patience=settings.patience)
     survey = Survey(selection.limit)
     named = list(dict.fromkeys(selection.stream_ids or ()))

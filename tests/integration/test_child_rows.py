@@ -160,10 +160,10 @@ async def test_numbers_of_child_rows_are_compared_as_postgresql_stores_them(
 
 
 async def test_a_database_without_the_child_rows_table_is_not_ready(world: RebuildingReplica) -> None:
-    await check_database(world.engine, [world.projection])
+    await check_database(world.engine, "projections", world.projection)
     await run(world.engine, "DROP TABLE order_notes")
     with pytest.raises(DBAPIError, match="order_notes"):
-        await check_database(world.engine, [world.projection])
+        await check_database(world.engine, "projections", world.projection)
 
 
 @pytest.mark.parametrize("seed", range(3))

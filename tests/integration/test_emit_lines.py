@@ -28,7 +28,7 @@ GOOD = json.dumps({"stream_id": "chat", "type": "user_message"})
 async def test_a_wrong_line_is_named_and_those_before_it_are_emitted(
     client: Redis, keys: Keys, line: str, complaint: str
 ) -> None:
-    emitting = emit_lines(client, [GOOD, "", line, GOOD], projected_types=(), keys=keys)
+    emitting = emit_lines(client, [GOOD, "", line, GOOD], projected_types=(), keys_of=lambda _: keys)
     emitted = await anext(emitting)
     with pytest.raises(InvalidEventError) as raised:
         await anext(emitting)

@@ -45,7 +45,7 @@ from projections import strategies
 from tests.tallies import Tally, tallies
 from worker import Event, ProjectedRow, Projection
 from worker.errors import DeclarationError
-from worker.loading import load_attribute, load_projections
+from worker.loading import load_attribute, load_modules, load_projections
 from worker.row import RawJson
 
 
@@ -250,6 +250,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: declared(table=projected(shown=Column("name_shown", Text, key="shown"))),
         "['shown']",
     ),
+    "logs without a prefix": (lambda: declared(logs=""), "logs is empty, so that every key would be a log"),
+    "logs of the feed": (lambda: declared(logs="feed:"), "which begin with 'feed:'"),
+    "logs that begin like the feed": (lambda: declared(logs="f"), "which begin with 'feed:'"),
+    "logs among the worker's keys": (lambda: declared(logs="worker:x:"), "which begin with 'worker:'"),
+    "logs with a NUL": (lambda: declared(logs="a\0:"), "holds what no key prefix should"),
+    "streams that are none": (lambda: declared(streams=""), "streams is empty, which no stream matches"),
+    "streams in the words of Redis": (lambda: declared(streams="[^a]*"), "[!a] for all but a"),
+    "streams that no client can send": (lambda: declared(streams="\ud800"), "holds what no pattern should"),
     "rule over unknown columns": (lambda: declared(rule=Rule("wdk")), "its rule computes ['wdk']"),
     "no handlers": (without_handlers, "it has no handlers"),
     "checkpoint without handler": (checkpoint_without_handler, "no handler for checkpoints ['typo']"),
@@ -363,6 +371,37 @@ def test_two_projections_of_one_name_would_share_a_group(module: ModuleType) -> 
     vars(module).update(a=tallies(), b=tallies())
     with pytest.raises(DeclarationError, match=r"two projections named \['tallies'\]"):
         load_projections(module.__name__)
+
+
+def test_logs_that_would_take_in_those_of_another_are_told(module: ModuleType) -> None:
+    vars(module).update(a=tallies(logs="a:"), b=declared("b", logs="a:b:"))
+    vars(module)["b"].on("add")(ignore)
+    with pytest.raises(DeclarationError, match="would take in 'a:b:', those of projection b; give them"):
+        load_projections(module.__name__)
+    vars(module).update(b=tallies("other", logs="a:"))
+    assert len(load_projections(module.__name__)) == 2
+
+
+def test_modules_are_separated_by_commas_and_share_no_name(module: ModuleType) -> None:
+    vars(module).update(a=tallies())
+    both = load_projections(f"projections, {module.__name__},projections")
+    assert both == [strategies, vars(module)["a"]]
+    vars(module).update(a=tallies(strategies.name), strategies=strategies)
+    with pytest.raises(DeclarationError, match=r"two projections named \['strategies'\]"):
+        load_projections(f"projections,{module.__name__}")
+    with pytest.raises(DeclarationError, match=r"nowhere cannot be imported; WORKER_PROJECTIONS is 'proj"):
+        load_projections("projections,nowhere")
+
+
+def test_a_projection_belongs_to_the_first_module_that_holds_it(module: ModuleType) -> None:
+    vars(module).update(strategies=strategies, a=tallies(), migrations=ModuleType("package"))
+    first, second = load_modules(f"projections,{module.__name__}")
+    assert first.projections == (strategies,)
+    assert second.projections == (vars(module)["a"],)
+    assert second.migrations is None
+    vars(module).update(migrations=5)
+    with pytest.raises(DeclarationError, match="migrations must be the path of a folder, not 5; write"):
+        load_modules(module.__name__)
 
 
 def test_projections_are_checked_when_they_are_loaded(module: ModuleType) -> None:

@@ -51,7 +51,9 @@ class Stage:
         self._processes = processes
         self._console = console
         self._reports = Replicas(servers.redis, settings.keys, projection.name)
-        self._producers = Producers(servers.redis, settings.keys, projection, self._note_appended)
+        self._producers = Producers(
+            servers.redis, projection.keys(settings.keys), projection, self._note_appended
+        )
         self._phase = "Waiting for the replicas"
         self._began_at = time.monotonic()
         self._appended_at = deque([(self._began_at, 0)])
