@@ -86,8 +86,8 @@ The parts
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
-                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `demo` and
-                        `embedded` for trying things out
+                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `search_cli`; `demo`
+                        and `embedded` for trying things out
 ======================  ==========================================================================
 
 What never happens

@@ -34,6 +34,7 @@ from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
 from worker.rebuild_cli import rebuild
 from worker.revision import write_revision
+from worker.search_cli import search
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
@@ -56,6 +57,7 @@ app.add_typer(dead_letters)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(show)
+app.command()(search)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

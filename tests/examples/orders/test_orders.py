@@ -5,7 +5,6 @@ from typing import Any
 
 import hypothesis
 from hypothesis import strategies as st
-
 from worker.testing import assert_replay_equals_live, event, event_sequences, given
 
 from . import orders
@@ -14,9 +13,9 @@ TEA = {"version": 2, "sku": "tea", "price_cents": 420, "quantity": 2}
 
 
 def test_a_line_is_added_and_paid_for() -> None:
-    given(orders, event("order_placed", customer="Ada"), event("line_added", **TEA), event("order_paid")).then(
-        customer="Ada", status="paid", total_cents=840, lines={"tea": {"quantity": 2, "price_cents": 420}}
-    )
+    given(
+        orders, event("order_placed", customer="Ada"), event("line_added", **TEA), event("order_paid")
+    ).then(customer="Ada", status="paid", total_cents=840, lines={"tea": {"quantity": 2, "price_cents": 420}})
 
 
 def test_a_line_that_was_removed_costs_nothing() -> None:
