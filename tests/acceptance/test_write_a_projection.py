@@ -95,6 +95,7 @@ def test_from_an_empty_folder_to_rows(
     shown, _ = decoder.raw_decode(found.stdout, found.stdout.index("{\n"))
     assert shown["row"]["customer"] == "Ada", found.stdout
     assert shown["row"]["total_cents"] == 840
+    assert shown["child_rows"] == {"lines": 1}
     assert list((folder / "orders" / "migrations").glob("*_orders_and_their_lines.py"))
 
 
