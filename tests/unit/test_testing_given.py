@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from projections import strategies
 from tests.impure import boards
 from tests.orders import orders
 from tests.tallies import tallies
@@ -139,3 +140,9 @@ def test_floats_come_back_as_the_integers_that_postgresql_makes_of_them() -> Non
     given(tallies(), event("put", numbers=[1e23, 1.5, 1e-7]), event("add", n=1)).then(
         numbers=[10**23, 1.5, 1e-7, 1]
     )
+
+
+def test_columns_of_a_rule_are_those_of_a_stream_alone() -> None:
+    linked = event("strategy_link", wdkStrategyId=7, isSaved=True)
+    given(strategies, linked).then(wdk_strategy_id=7, is_saved=True)
+    given(strategies, event("user_message")).then(wdk_strategy_id=None, message_count=1)

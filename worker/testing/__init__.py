@@ -17,8 +17,8 @@
             await world.caught_up()
             assert await world.rows("lines", "eu-1") == {"apple": {"quantity": 2}}
 
-The fixture ``projection_world`` comes with the package, as a plugin of pytest; see `worker.testing.world` for
-what a world can do, and `worker.testing.plugin` for the servers that it takes. No test needs pytest-asyncio:
+The fixture ``projection_world`` comes with the package, as a plugin of pytest; ``pytest --fixtures`` tells
+which servers it takes, and `worker.testing.world` what a world can do. No plugin for async tests is needed:
 ``asyncio.run`` does as well. ``pip install 'projection-worker[testing]'`` brings all that is needed.
 """
 
