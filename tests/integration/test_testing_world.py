@@ -23,7 +23,8 @@ from worker.hint import parse_hint
 from worker.testing import Point, assert_replay_equals_live, event_sequences
 from worker.testing.replay import StreamDraft
 from worker.testing.servers import Databases
-from worker.testing.world import World, Worlds
+from worker.testing.world import World
+from worker.testing.worlds import Worlds
 
 SKUS = st.sampled_from("xyz")
 COLUMNS = st.fixed_dictionaries({"quantity": st.integers(0, 9)})

@@ -1,4 +1,4 @@
-"""How far a consumer group is with its hints."""
+"""Hints of no event, and how far a consumer group is with its hints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from worker.keys import Keys
+
+
+async def wake(redis: Redis, keys: Keys) -> None:
+    """Write a hint that concerns nobody: a worker that waits for hints looks around at once."""
+    await redis.execute_command("XADD", keys.feed(0), "*", "stream", "nobody", "type", "no such type")
 
 
 async def undone(redis: Redis, keys: Keys, group: str) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from worker.embedded import Servers
     from worker.testing.servers import Databases
-    from worker.testing.world import Worlds
+    from worker.testing.worlds import Worlds
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def projection_world(
     projection_tables: Callable[[str], object] | None,
 ) -> Iterator[Worlds]:
     """``async with projection_world(projection) as world``: a worker with a database and keys of its own."""
-    from worker.testing.world import Worlds
+    from worker.testing.worlds import Worlds
 
     worlds = Worlds(projection_servers, projection_databases, create_tables=projection_tables is None)
     yield worlds

@@ -15,7 +15,7 @@ from worker.testing.memory import MemoryReplica, MemoryTable, rebuild
 from worker.testing.purity import Checked, fold_purely
 
 if TYPE_CHECKING:
-    from worker.testing.world import Worlds
+    from worker.testing.worlds import Worlds
 
 Payload = Mapping[str, Any] | bytes
 StreamDraft = tuple[str, str, Payload]

@@ -12,7 +12,8 @@ from worker.rebuild import rebuild_streams
 from worker.testing.replay import StreamDraft
 from worker.testing.servers import outside_any_loop
 from worker.testing.workers import StepReplica
-from worker.testing.world import World, Worlds
+from worker.testing.world import World
+from worker.testing.worlds import Worlds
 
 
 def replay_on_servers(

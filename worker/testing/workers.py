@@ -18,6 +18,7 @@ from worker.projection import Projection
 from worker.projector import Projector
 from worker.settings import Settings
 from worker.store import Store
+from worker.testing.hints import wake
 
 _STOP_SECONDS = 20
 _CACHE_BYTES = 1_000_000
@@ -47,9 +48,7 @@ class RunningWorker:
     async def stop(self, servers: Servers) -> None:
         """Have it finish what is in hand and hand over. What it died of is raised."""
         self._stop.set()
-        # A hint that concerns nobody wakes its reader, which else notices half a second later.
-        feed = make_log(self.settings, servers.redis, self.projection).keys.feed(0)
-        await servers.redis.execute_command("XADD", feed, "*", "stream", "nobody", "type", "no such type")
+        await wake(servers.redis, make_log(self.settings, servers.redis, self.projection).keys)
         async with asyncio.timeout(_STOP_SECONDS):
             await self.task
 
