@@ -30,6 +30,7 @@ from worker.testing.drafts import raw_payload
 from worker.testing.faults import HintFaults, Zombie
 from worker.testing.hints import undone, wake
 from worker.testing.workers import RunningWorker, StepReplica
+from worker.waiting import heed_cancellation
 
 Value = TypeVar("Value")
 
@@ -211,6 +212,7 @@ class World:
                     left = await undone(self.redis, self.keys, self.projection.name)
                     if not left:
                         return
+                    heed_cancellation()
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             raise AssertionError(f"After {seconds:g} s hints are left to do: {'; '.join(left)}") from None
@@ -222,6 +224,7 @@ class World:
         while True:
             if await self.redis.exists(report, feed) == len({report, feed}):
                 return
+            heed_cancellation()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _unless_dead(self, action: Coroutine[Any, Any, Value]) -> Value:
