@@ -88,6 +88,8 @@ The parts
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
                         `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `search_cli`; `demo`
                         and `embedded` for trying things out
+`testing`               the test kit: events and rows in memory, `purity` of handlers, the law of `replay`,
+                        a `world` on real servers and its `faults`; a pytest `plugin`
 ======================  ==========================================================================
 
 What never happens

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.commands import environment
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
+from worker.testing.servers import Databases
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "examples" / "orders"
@@ -104,6 +105,7 @@ def test_the_tests_of_the_chapter_pass(folder: Path, servers: RunningServers) ->
     found = in_folder(
         folder,
         f"{test} -p no:cacheprovider",
+        PYTHONWARNINGS="",  # whatever other plugins are installed here
         TEST_REDIS_URL=servers.redis_url,
         TEST_DATABASE_URL=servers.database_url,
     )
