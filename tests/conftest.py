@@ -12,8 +12,9 @@ import pytest
 import redis as redis_py
 from redis.asyncio import Redis
 
-from tests.servers import Databases, NoServersError, RunningServers, running_servers
+from tests.servers import NoServersError, RunningServers, running_servers
 from worker.errors import ProjectionWorkerError
+from worker.testing.servers import Databases
 
 # `pytest --hypothesis-profile=thorough` looks twenty times as hard.
 hypothesis.settings.register_profile("default", max_examples=100, deadline=None)

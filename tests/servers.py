@@ -13,26 +13,22 @@ tests that need one fail.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-import secrets
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 import redis
 
 from tests.waiting import block_until
 from worker.embedded import embedded_servers
-from worker.migrate import migrate
+from worker.testing.servers import fetch_value, outside_any_loop, servers_of_environment
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -94,12 +90,9 @@ def running_servers(environment: Mapping[str, str] = os.environ) -> Iterator[Run
 
 @contextmanager
 def _servers(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    redis_url, database_url = environment.get("TEST_REDIS_URL"), environment.get("TEST_DATABASE_URL")
     match environment.get("TEST_SERVERS"):
-        case None | "" if redis_url and database_url:
-            yield "TEST_REDIS_URL and TEST_DATABASE_URL", redis_url, database_url
-        case None | "" if redis_url or database_url:
-            raise NoServersError("Set both TEST_REDIS_URL and TEST_DATABASE_URL, or neither of them.")
+        case None | "" if servers := servers_of_environment(environment):
+            yield "TEST_REDIS_URL and TEST_DATABASE_URL", servers.redis_url, servers.database_url
         case "containers" if not _docker_answers(environment):
             raise NoServersError("TEST_SERVERS asks for containers, but no Docker engine answers.")
         case "containers":
@@ -188,64 +181,4 @@ def _redis_version(url: str) -> str:
 
 
 def _postgresql_version(url: str) -> str:
-    return str(_outside_any_loop(_fetch_value(url, "SHOW server_version")))
-
-
-class Databases:
-    """Makes a database for each test: a migrated one is a copy of a template that was migrated once."""
-
-    def __init__(self, server_url: str) -> None:
-        self._server_url = server_url
-        self._template: str | None = None
-        self._made: set[str] = set()
-
-    def create(self) -> str:
-        """Make an empty database and return its URL."""
-        return self._create("template0")
-
-    def create_migrated(self) -> str:
-        """Make a database with the current schema and return its URL."""
-        if self._template is None:
-            url = self.create()
-            with ThreadPoolExecutor(1) as thread:  # since it may run an event loop
-                thread.submit(migrate, url).result()
-            self._template = url
-        return self._create(_name(self._template))
-
-    def drop(self, url: str) -> None:
-        """Drop a database, whoever is still connected to it."""
-        self._execute(f'DROP DATABASE "{_name(url)}" WITH (FORCE)')
-        self._made.discard(url)
-
-    def close(self) -> None:
-        """Drop what is left: the template, and databases that nobody dropped."""
-        for url in sorted(self._made):
-            self.drop(url)
-
-    def _create(self, template: str) -> str:
-        name = f"projection_worker_test_{secrets.token_hex(6)}"
-        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        url = urlsplit(self._server_url)._replace(path=f"/{name}").geturl()
-        self._made.add(url)
-        return url
-
-    def _execute(self, statement: str) -> None:
-        _outside_any_loop(_fetch_value(self._server_url, statement))
-
-
-def _name(url: str) -> str:
-    return urlsplit(url).path.removeprefix("/")
-
-
-async def _fetch_value(url: str, statement: str) -> Any:
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
-
-
-def _outside_any_loop(coroutine: Coroutine[Any, Any, Value]) -> Value:
-    """Run a coroutine in a thread of its own, so that the event loops of tests and fixtures never meet it."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
+    return str(outside_any_loop(fetch_value(url, "SHOW server_version")))

@@ -11,7 +11,6 @@ from typing import Any
 from redis.asyncio import Redis
 
 from projections import strategies
-from tests.feeds import undone
 from tests.projecting import Replica
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
@@ -20,6 +19,7 @@ from worker.leases import Leases
 from worker.replicas import ReplicaReport, Replicas
 from worker.service import Service
 from worker.settings import Settings
+from worker.testing.hints import undone
 
 STOP_SECONDS = 10
 

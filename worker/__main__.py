@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 _NEW_OBJECTS, _YOUNG_COLLECTIONS, _MIDDLE_COLLECTIONS = 200_000, 20, 50
@@ -13,10 +14,18 @@ def main() -> None:
     try:
         from worker.cli import main as run_command_line
 
+        find_modules_here()
         collect_garbage_seldom()
         run_command_line()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def find_modules_here() -> None:
+    """Have WORKER_PROJECTIONS find modules in the working directory, too, after all that is installed."""
+    here = os.getcwd()
+    if not {"", here}.intersection(sys.path):
+        sys.path.append(here)
 
 
 def collect_garbage_seldom() -> None:

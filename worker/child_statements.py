@@ -49,6 +49,10 @@ class ChildStatements:
                 found[stream_id][table.name][key] = values
         return dict(found)
 
+    async def count(self, connection: AsyncConnection, stream_id: str) -> dict[str, int]:
+        """How many rows a stream has, by the name that the projection gives their table."""
+        return {table.name: await table.count(connection, stream_id) for table in self._tables}
+
     async def bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, int]:
         """About how many bytes `stored` would give of each stream, compressed as they lie there."""
         sizes: dict[str, int] = defaultdict(int)
@@ -139,6 +143,11 @@ class _Statements:
             (row[0], row[1], dict(zip(columns, map(self._read, columns, row[2:]), strict=True)))
             for row in await fetch(connection, sql, list(stream_ids))
         ]
+
+    async def count(self, connection: AsyncConnection, stream_id: str) -> int:
+        sql = f"SELECT count(*) FROM {self._table} WHERE stream_id = $1"
+        [[rows]] = await fetch(connection, sql, stream_id)
+        return int(rows)
 
     def _read(self, column: str, value: Any) -> Any:
         return RawJson(value) if column in self._declared.json_columns and value is not None else value

@@ -35,6 +35,7 @@ from worker.logconfig import configure_logging
 from worker.migrate import migrate as migrate_schema
 from worker.rebuild_cli import rebuild
 from worker.revision import write_revision
+from worker.search_cli import search
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
 from worker.status_screen import show_status, watch_status
@@ -58,6 +59,7 @@ app.command()(verify)
 app.command()(rebuild)
 app.command()(show)
 app.command()(check)
+app.command()(search)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

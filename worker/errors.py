@@ -23,7 +23,8 @@
     ├── LetterRefusedError            a dead letter is not there, or not open: nothing was done
     ├── PastLostError                 a log no longer holds the events that the answer rests on
     ├── EmbeddedServersMissingError   the wheels with the embedded servers are not installed
-    └── EmbeddedServerError           an embedded server did not start
+    ├── EmbeddedServerError           an embedded server did not start
+    └── MissingExtraError             a package that an optional extra brings is not installed
 
 Each message is a sentence that says what is wrong and what to do about it.
 """
@@ -164,3 +165,7 @@ class EmbeddedServersMissingError(ProjectionWorkerError):
 
 class EmbeddedServerError(ProjectionWorkerError):
     """An embedded server did not start or stop as it should; the message ends with its log."""
+
+
+class MissingExtraError(ProjectionWorkerError):
+    """A package that one of the optional extras brings is not installed; the message names the extra."""

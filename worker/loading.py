@@ -56,24 +56,23 @@ def load_projections(names: str) -> list[Projection]:
     return sorted(found, key=_name)
 
 
-def load_attribute(names: str, attribute: str) -> Any:
-    """Something else that a projections module may offer, such as ``read_stream_messages``."""
-    return getattr(_import(_name_of_module_with(names, attribute), names), attribute)
+def load_attribute(names: str, attribute: str, *, offered_by: str = "projections") -> Any:
+    """Something else that a projections module may offer, such as ``read_stream_messages``.
+
+    Raises DeclarationError where none does, and says which of those that ship does.
+    """
+    for name in _parts(names):
+        if hasattr(module := _import(name, names), attribute):
+            return getattr(module, attribute)
+    raise DeclarationError(
+        f"WORKER_PROJECTIONS is {names!r}, which has no {attribute} for this command; {offered_by} has."
+    )
 
 
 def module_with(names: str, attribute: str) -> ProjectionsModule:
     """The first module that offers this."""
-    name = _name_of_module_with(names, attribute)
-    return next(module for module in load_modules(names) if module.name == name)
-
-
-def _name_of_module_with(names: str, attribute: str) -> str:
-    for name in _parts(names):
-        if hasattr(_import(name, names), attribute):
-            return name
-    raise DeclarationError(
-        f"Module {names} has no {attribute}, which this command needs; the shipped projections do."
-    )
+    load_attribute(names, attribute)
+    return next(m for m in load_modules(names) if hasattr(_import(m.name, names), attribute))
 
 
 def _parts(names: str) -> list[str]:

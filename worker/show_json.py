@@ -53,6 +53,7 @@ def view_as_dict(view: StreamView) -> dict[str, Any]:
         "taken": [entry_as_dict(entry) for entry in view.taken],
         "to_do": list(advice(view)),
         "row": _columns_as_dict(view.row) if view.row is not None else None,
+        "child_rows": dict(view.child_rows),
         "would_be": _columns_as_dict(view.would_be.columns)
         if view.would_be and view.would_be.exists
         else None,

@@ -26,7 +26,7 @@ from worker.show_json import (
     view_as_dict,
 )
 from worker.standing import Standing, StreamView
-from worker.terminal import is_terminal, print_json, print_json_line, printable
+from worker.terminal import counted, is_terminal, print_json, print_json_line, printable
 
 _VALUE_CHARACTERS = 80
 _CHANGES_SHOWN = 20
@@ -68,6 +68,8 @@ def _standing(view: StreamView) -> Iterator[tuple[str, str]]:
     yield "log", f"from {view.log_starts_at} on" if view.log_starts_at else "none"
     if view.waiting:
         yield "waiting", _waiting_text(view)
+    for name, rows in view.child_rows.items():
+        yield name, counted(rows, "row")
     if view.letter:
         letter = view.letter
         yield "blocked by", f"event {letter.event_id} of type {letter.event_type}: {letter.reason}"

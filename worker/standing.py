@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from worker.child_statements import ChildStatements
 from worker.dead_letters import StoredLetter, find_letters
 from worker.events import EventId, is_event_id
 from worker.extent import Extent
@@ -58,8 +59,9 @@ class StreamView:
     is no row. ``position`` is None where nothing is projected yet, and ``waiting`` where it cannot be told.
     ``loss`` says what of the row's past the log no longer holds; ``trimmed`` that it begins after the row's
     position. ``letter`` is the open dead letter that blocks the stream. ``taken`` are the last changes that
-    events of other streams made to the row, through a cross-stream rule. ``would_be`` is the row that the log
-    amounts to, where there is a log and no row.
+    events of other streams made to the row, through a cross-stream rule. ``child_rows`` says how many child
+    rows there are, by the names that the projection gives them. ``would_be`` is the row that the log amounts
+    to, where there is a log and no row.
     """
 
     stream_id: str
@@ -75,6 +77,7 @@ class StreamView:
     loss: Loss | None = None
     letter: StoredLetter | None = None
     taken: tuple[HistoryEntry, ...] = ()
+    child_rows: Mapping[str, int] = field(default_factory=dict)
     would_be: PastRow | None = None
 
     @property
@@ -113,12 +116,14 @@ class _Look:
         self._logs = logs
         self._engine = engine
         self._stream_id = stream_id
+        self._children = ChildStatements(projection, engine.dialect)
         self._past = Past(projection, logs, engine)
 
     async def view(self) -> StreamView:
         async with self._engine.connect() as connection:
             row = await _row(connection, self._projection, self._stream_id)
             taken = await self._taken(connection)
+            child_rows = await self._children.count(connection, self._stream_id)
         stored = row["last_event_id"] if row else None
         position = EventId.parse(stored) if stored is not None and is_event_id(stored) else None
         wanted = str(position) if position else None
@@ -146,6 +151,7 @@ class _Look:
             loss=await self._past.loss(self._stream_id) if row else None,
             letter=letter,
             taken=taken,
+            child_rows=child_rows,
             would_be=await self._would_be() if row is None and place.standing is None else None,
         )
 

@@ -14,7 +14,8 @@ from tests.benchmarks.big_rows import OneEach, message_event, plan_event
 from tests.benchmarks.live_load import CHECKPOINTS, LiveLoad, chat_events
 from tests.benchmarks.scenarios import transcripts
 from tests.benchmarks.workload import Workload
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
+from worker.testing.servers import Databases
 
 STREAMS = 20
 

@@ -18,7 +18,8 @@ from tests.benchmarks.scenarios.backlog import (
 from tests.benchmarks.workload import Workload
 from tests.benchmarks.world import World
 from tests.logs import log_of
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
+from worker.testing.servers import Databases
 
 WORKLOAD = Workload(streams=50, events_a_stream=120)
 

@@ -17,7 +17,8 @@ from tests.benchmarks.measurement import Figure, Verdict
 from tests.benchmarks.plot import save_plot
 from tests.benchmarks.report import as_json, figures_table, targets_table
 from tests.benchmarks.scenarios import SCENARIOS
-from tests.servers import Databases, running_servers
+from tests.servers import running_servers
+from worker.testing.servers import Databases
 
 RUNS = 3
 

@@ -15,8 +15,9 @@ from tests.acceptance.commands import RunningCommand, running
 from tests.benchmarks.measurement import Figure, Run, Target, number
 from tests.benchmarks.meter import Meter, peak_megabytes, spent
 from tests.benchmarks.world import World, make_world
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
 from tests.waiting import wait_until
+from worker.testing.servers import Databases
 
 WORKER = "projection-worker"
 END_SECONDS = 600

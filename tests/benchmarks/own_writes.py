@@ -30,10 +30,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.acceptance.commands import RunningCommand, running, worker_environment
 from tests.backlog import Backlog
-from tests.servers import Databases, RunningServers, running_servers
+from tests.servers import RunningServers, running_servers
 from tests.waiting import wait_until
 from worker import Keys, emit, wait_until_projected
 from worker.database import make_engine, parse_database_url
+from worker.testing.servers import Databases
 
 WAIT_SECONDS = 60
 RUN_SECONDS = 300

@@ -21,10 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.acceptance.commands import running, worker_environment
 from tests.backlog import Backlog
-from tests.servers import Databases, RunningServers, running_servers
+from tests.servers import RunningServers, running_servers
 from tests.waiting import wait_until
 from worker import Keys
 from worker.database import make_engine, parse_database_url
+from worker.testing.servers import Databases
 
 POISONED = "chat-0"
 RUN_SECONDS = 300

@@ -38,7 +38,7 @@ from tests.benchmarks.rebuild_reader import Reader
 from tests.later_strategies import strategies as second
 from tests.logs import log_of
 from tests.reference.model import single_reader
-from tests.servers import Databases, RunningServers, running_servers
+from tests.servers import RunningServers, running_servers
 from tests.tables import differences, read_table
 from tests.versions import WEIGHT
 from tests.waiting import wait_until
@@ -49,6 +49,7 @@ from worker.demo.progress import Latencies, Observer, Progress
 from worker.redis_client import make_client
 from worker.settings import Settings
 from worker.store import Store
+from worker.testing.servers import Databases
 from worker.waiting import wait_for
 
 EVENTS_A_SECOND = 200

@@ -31,11 +31,12 @@ from projections import strategies
 from tests.acceptance.commands import RunningCommand, environment, running
 from tests.backlog import Backlog
 from tests.benchmarks.counting_worker import SAYS
-from tests.servers import Databases, RunningServers, running_servers
+from tests.servers import RunningServers, running_servers
 from tests.waiting import wait_until
 from worker import Keys
 from worker.database import make_engine, parse_database_url
 from worker.replicas import ReplicaReport, Replicas
+from worker.testing.servers import Databases
 
 START_SECONDS = 60
 WORK_SECONDS = 600

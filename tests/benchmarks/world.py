@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 
 from tests.acceptance.commands import environment
 from tests.benchmarks.workload import Appended, Events, append
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
 from worker import Keys
+from worker.testing.servers import Databases
 
 _COLUMNS = (
     "stream_id, name, record_type, wdk_strategy_id, is_saved, model_id, message_count, step_count, plan, "

@@ -17,11 +17,11 @@ from tests.chaos.report import Report
 from tests.chaos.schedule import Schedule
 from tests.chaos.stalls import Watch
 from tests.chaos.world import World, a_world
-from tests.feeds import undone
 from tests.reference.model import single_reader
 from tests.tables import Table, differences, read_table
 from tests.waiting import wait_until
 from worker.database import make_engine, parse_database_url
+from worker.testing.hints import undone
 
 EVENTS_A_SECOND = 200.0
 SETTLE_SECONDS = 90

@@ -15,10 +15,11 @@ from redis.asyncio import Redis
 
 from tests.own_servers import OwnServer, own_postgresql
 from tests.postgresql_faults import FAULTS, PASSWORD, Fault, Site
-from tests.servers import Databases, RunningServers
+from tests.servers import RunningServers
 from tests.waiting import wait_until
 from tests.working import Working, working
 from worker import Keys, app, database, emit, readiness, retry
+from worker.testing.servers import Databases
 from worker.transaction import LIMITS
 
 Start = Callable[[], AbstractAsyncContextManager[Working]]

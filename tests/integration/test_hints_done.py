@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from tests.feeds import GROUP, add_hints, feed_of, read_all, undone
+from tests.feeds import GROUP, add_hints, feed_of, read_all
 from worker import Keys
+from worker.testing.hints import undone
 
 STREAMS = [f"s{number}" for number in range(40)]
 

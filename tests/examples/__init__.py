@@ -1,0 +1,1 @@
+"""Projections as users write them."""
