@@ -87,8 +87,8 @@ The parts
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
-                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `search_cli`; `check_cli`
-                        and its `_screen`; `demo` and `embedded` for trying things out
+                        `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `search_cli`;
+                        `check_cli` and its `_screen`; `demo` and `embedded` for trying things out
 `testing`               the test kit: events and rows in memory, `purity` of handlers, the law of `replay`,
                         a `world` on real servers and its `faults`; a pytest `plugin`
 ======================  ==========================================================================
