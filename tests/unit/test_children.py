@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,3 +152,23 @@ def test_a_wrong_call_is_told_in_a_sentence(call: Any, told: str) -> None:
 
 def test_a_model_of_child_rows_is_an_ordinary_model() -> None:
     assert OrderLine(stream_id="a", sku="b", quantity=1).quantity == 1
+
+
+def test_handlers_cannot_put_something_else_in_the_place_of_child_rows() -> None:
+    projection = orders()
+
+    @projection.on("assign")
+    def assign(row: Any, event: Event) -> None:
+        row.lines = [event.data]
+
+    folded = projection.fold(projection.new_state, [Event(EventId(1, 0), "assign", {})])
+    assert folded.failure is not None
+    assert isinstance(folded.failure.error, AttributeError)
+
+
+def test_a_column_may_be_named_as_a_parameter() -> None:
+    table = replace(TABLE, columns=(*TABLE.columns, "key", "self"))
+    called = ChildRows(table)
+    called.put("a", quantity=1, key="k", self="s")
+    called.change("a", key="l")
+    assert called.rows["a"]["key"] == "l"
