@@ -190,7 +190,8 @@ def decode_stored(text: str) -> Any:
 def encode(value: Any) -> str:
     """The JSON text of a decoded value, as jsonb takes it.
 
-    What jsonb cannot hold, as handlers may find it in text that holds JSON, is replaced as in payloads. Raises UnreadableValueError where PostgreSQL would write it out to more than 64 MiB.
+    What jsonb cannot hold, as handlers may find it in text that holds JSON, is replaced as in payloads.
+    Raises UnreadableValueError where PostgreSQL would write it out to more than 64 MiB.
     """
     try:
         raw = orjson.dumps(value)
