@@ -25,6 +25,8 @@ _SNIPPET = (
     'MaxFragments=2, MinWords=8, MaxWords=20, FragmentDelimiter=" ... "'
 )
 _LONGER_CONTENTS_COUNT_LESS = 1
+_MOST_PLACES = 2**31 - 1
+"""More than a position, or LIMIT, ever is: what is asked beyond that is asked for all."""
 _LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_LANGUAGE}'::regconfig")
 
 
@@ -65,8 +67,10 @@ async def read_projected_messages(
         raise ValueError(f"limit must be 1 or more, not {limit}")
     query = select(*_MESSAGES.columns).where(_MESSAGES.c.stream_id == stream_id)
     if before is not None:
-        query = query.where(_MESSAGES.c.position < before)
-    newest_first = await session.execute(query.order_by(_MESSAGES.c.position.desc()).limit(limit))
+        query = query.where(_MESSAGES.c.position < max(0, min(before, _MOST_PLACES)))
+    newest_first = await session.execute(
+        query.order_by(_MESSAGES.c.position.desc()).limit(min(limit, _MOST_PLACES))
+    )
     rows = newest_first.mappings().all()[::-1]
     first = rows[0]["position"] if rows else 0
     return MessagePage([_message(row) for row in rows], first or None)
@@ -105,7 +109,7 @@ async def search_messages(
         rank.desc(), _MESSAGES.c.timestamp.desc(), _MESSAGES.c.stream_id, _MESSAGES.c.position
     )
     # A snippet takes a while to make: only of those that are shown.
-    chosen = best.limit(limit).subquery()
+    chosen = best.limit(min(limit, _MOST_PLACES)).subquery()
     text = func.left(_MESSAGES.c.content, SEARCHED_CHARACTERS)
     snippet = func.ts_headline(_LANGUAGE, text, wanted, _SNIPPET).label("snippet")
     shown = (

@@ -23,15 +23,17 @@ _ALWAYS = {"role", "timestamp"}
 
 def apply(row: StreamTranscript, event: Event) -> None:
     """Apply the log's next event to a conversation's row and messages."""
-    state = row.open_turn or {"turn": turns.new_turn(), "shown": {}}
+    state = row.open_turn  # Changed in place: what is assigned is encoded and decoded for the next event.
+    if not state:
+        state |= {"turn": turns.new_turn(), "shown": {}}
     uncounted = {role: _Runs(row.uncounted.setdefault(role, [])) for role in ("user", "assistant")}
     messages = _StoredMessages(row.message_count, state["shown"], row.messages, event.id.time)
     transcript = Transcription(messages, state["turn"], uncounted)
     transcript.apply(event.raw_id, event.type, event.data)
     messages.write_touched()
     row.message_count = len(messages)
-    same_turn = transcript.turn is state["turn"]
-    row.open_turn = {"turn": transcript.turn, "shown": state["shown"] if same_turn else {}}
+    if transcript.turn is not state["turn"]:
+        state |= {"turn": transcript.turn, "shown": {}}
 
 
 class _StoredMessages:

@@ -13,13 +13,15 @@ from typing import Any
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.children import DELETED, ChildTable, Key
+from worker.children import DELETED, ChildTable, Key, bytes_of
 from worker.difference import Columns
 from worker.projection import Projection
 from worker.row import RawJson
 from worker.table import RowWrite, fetch, same_when_stored, sql_type
 
 _ROWS_A_STATEMENT = 5_000
+_BYTES_A_STATEMENT = 4 * 1024 * 1024
+"""So much PostgreSQL takes in one message, and makes generated columns of before a statement times out."""
 
 _KeyedValues = tuple[str, Key, Mapping[str, Any]]
 """A stream, the key of one of its child rows, and values."""
@@ -62,11 +64,11 @@ class ChildStatements:
         return sizes
 
     async def same_when_stored(
-        self, connection: AsyncConnection, name: str, column: str, value: Any, stored: Any
-    ) -> bool:
-        """Whether a value, were it written, would be read again as what is stored. Not for JSON."""
+        self, connection: AsyncConnection, name: str, column: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> list[bool]:
+        """Whether values, were they written, would be read again as what is stored. Not for JSON."""
         table = next(table for table in self._tables if table.name == name)
-        return await same_when_stored(connection, table.exact_types[column], value, stored)
+        return await same_when_stored(connection, table.exact_types[column], pairs)
 
 
 class _Statements:
@@ -179,5 +181,14 @@ def _as_parameter(value: Any) -> Any:
 
 
 def _parts(rows: Sequence[_KeyedValues]) -> Iterator[Sequence[_KeyedValues]]:
-    for at in range(0, len(rows), _ROWS_A_STATEMENT):
-        yield rows[at : at + _ROWS_A_STATEMENT]
+    part: list[_KeyedValues] = []
+    size = 0
+    for row in rows:
+        row_bytes = bytes_of(row[2])
+        if part and (len(part) == _ROWS_A_STATEMENT or size + row_bytes > _BYTES_A_STATEMENT):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row_bytes
+    if part:
+        yield part

@@ -82,12 +82,12 @@ class ChildRows:
     cleared: bool = False
     writes: dict[Key, ChildWrite | None] = field(default_factory=dict)
 
-    def put(self, key: Key, **columns: Any) -> None:
+    def put(self, key: Key, /, **columns: Any) -> None:
         """Insert a row, or replace the one of this key: columns that are not given get their default."""
         self._check_key(key)
         self.writes[key] = ChildWrite(self.table.whole(columns), whole=True)
 
-    def change(self, key: Key, **columns: Any) -> None:
+    def change(self, key: Key, /, **columns: Any) -> None:
         """Change columns of a row; where there is no row of this key, nothing happens."""
         self._check_key(key)
         self._change(key, self.table.stored(columns))
@@ -148,8 +148,7 @@ class ChildRows:
     def bytes(self) -> int:
         """About how many bytes of text are to be written."""
         return sum(
-            _ROW_BYTES + sum(map(_bytes, write.values.values())) if write is not DELETED else _ROW_BYTES
-            for write in self.writes.values()
+            bytes_of(write.values) if write is not DELETED else _ROW_BYTES for write in self.writes.values()
         )
 
     def __bool__(self) -> bool:
@@ -173,5 +172,12 @@ def followed(earlier: AllChildRows, later: AllChildRows) -> AllChildRows:
     return both
 
 
+def bytes_of(values: Mapping[str, Any]) -> int:
+    """About how many bytes of text a row with these values is."""
+    return _ROW_BYTES + sum(map(_bytes, values.values()))
+
+
 def _bytes(value: Any) -> int:
-    return len(value.text) if isinstance(value, RawJson) else len(value) if isinstance(value, str) else 8
+    return (
+        len(value.text) if isinstance(value, RawJson) else len(value) if isinstance(value, str | bytes) else 8
+    )

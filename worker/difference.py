@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import islice
 from typing import Any, NamedTuple
 
 from worker.row import RawJson
@@ -18,11 +18,14 @@ _MOST_CHILD_ROWS = 20
 
 
 class ChildPlace(NamedTuple):
-    """A column of a child row; ``rows`` is the name that the projection gives the rows of this table."""
+    """A column of a child row, None for all of it.
+
+    ``rows`` is the name that the projection gives the rows of this table.
+    """
 
     rows: str
     key: str | int
-    column: str
+    column: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,28 @@ def child_differences(
     expected: Mapping[str | int, Columns],
     stored: Mapping[str | int, Columns],
 ) -> Iterator[Difference]:
-    """How child rows of one table differ: the first few rows that do. A row that lacks is None."""
-    differing = (k for k in {**expected, **stored} if not _same(expected.get(k), stored.get(k)))
-    for key in islice(differing, _MOST_CHILD_ROWS):
+    """How child rows of one table differ. A row that lacks is None."""
+    for key in {**expected, **stored}:
         name = f"{rows}[{key}]"
         if key in expected and key in stored:
             for found in differences(stream_id, expected[key], stored[key]):
                 place = ChildPlace(rows, key, found.column)
                 yield replace(found, column=f"{name}.{found.column}", child=place)
         else:
-            yield Difference(stream_id, name, _plain(expected.get(key)), _plain(stored.get(key)))
+            place = ChildPlace(rows, key, None)
+            yield Difference(stream_id, name, _plain(expected.get(key)), _plain(stored.get(key)), child=place)
 
 
-def _same(one: Columns | None, other: Columns | None) -> bool:
-    if one is None or other is None:
-        return False
-    return all(equal(value, other[column]) for column, value in one.items())
+def few_child_rows(found: Iterable[Difference]) -> Iterator[Difference]:
+    """The same without those of further child rows of a table, where many of its rows differ."""
+    told: dict[str, set[str | int]] = defaultdict(set)
+    for difference in found:
+        if difference.child:
+            keys = told[difference.child.rows]
+            if difference.child.key not in keys and len(keys) == _MOST_CHILD_ROWS:
+                continue
+            keys.add(difference.child.key)
+        yield difference
 
 
 def _plain(row: Columns | None) -> dict[str, Any] | None:

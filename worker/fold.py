@@ -168,7 +168,7 @@ class _Fold:
         self._row = self._row_class(self._good)
 
     def _row_children(self) -> AllChildRows:
-        return {name: rows for name in self._row_class.children if (rows := getattr(self._row, name))}
+        return {name: rows for name, rows in self._row.child_rows.items() if rows}
 
     def _folded(self, events: Sequence[AnyEvent], failure: HandlerFailure | None) -> Folded:
         after = self._row.state()

@@ -190,15 +190,26 @@ def decode_stored(text: str) -> Any:
 def encode(value: Any) -> str:
     """The JSON text of a decoded value, as jsonb takes it.
 
+    What jsonb cannot hold, as handlers may find it in text that holds JSON, is replaced as in payloads.
     Raises UnreadableValueError where PostgreSQL would write it out to more than 64 MiB.
     """
     try:
         raw = orjson.dumps(value)
-    except orjson.JSONEncodeError:  # integers beyond 64 bits
-        raw = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    except orjson.JSONEncodeError:  # integers beyond 64 bits, lone surrogates
+        raw = _encode_with_care(value)
+    else:
+        if raw.find(b"\\u0000") >= 0:
+            raw = _encode_with_care(value)
     if len(raw) * _GROWS_AT_MOST > MAX_WRITTEN_OUT_BYTES:
         _check_written_out(raw)
-    return raw.decode("utf-8", "surrogatepass")
+    return raw.decode()
+
+
+def _encode_with_care(value: Any) -> bytes:
+    mender = _Mender()
+    plain = json.loads(json.dumps(value), parse_constant=mender.no_number)
+    mender.make_storable(plain)
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _check_written_out(raw: bytes) -> None:

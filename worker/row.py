@@ -41,7 +41,7 @@ class Remark:
 class Row:
     """Base of the row classes that `row_class` makes."""
 
-    __slots__ = ("facts", "remarks")
+    __slots__ = ("child_rows", "facts", "remarks")
 
     stored_in: ClassVar[Mapping[str, str]] = {}
     """Column to slot, in column order; a JSON column has a slot of another name behind its property."""
@@ -54,8 +54,7 @@ class Row:
         self.remarks: list[Remark] = []
         for slot, value in zip(self.stored_in.values(), state, strict=True):
             setattr(self, slot, value)
-        for name, make in self.children.items():
-            setattr(self, name, make())
+        self.child_rows = {name: make() for name, make in self.children.items()}
 
     def state(self) -> RowState:
         """The state to keep: what a handler assigned to or changed in a JSON column is encoded again."""
@@ -96,6 +95,15 @@ def _json_property(slot: str) -> property:
     return property(read, write)
 
 
+def _children_property(name: str) -> property:
+    """Child rows, which handlers write to and never replace: to assign to them is an AttributeError."""
+
+    def read(row: Row) -> Any:
+        return row.child_rows[name]
+
+    return property(read)
+
+
 def row_class(
     columns: Sequence[str],
     json_columns: Collection[str],
@@ -106,9 +114,10 @@ def row_class(
     children = children or {}
     stored_in = {column: f"_{column}" if column in json_columns else column for column in columns}
     namespace: dict[str, Any] = {
-        "__slots__": (*stored_in.values(), *children),
+        "__slots__": (*stored_in.values(),),
         "stored_in": stored_in,
         "children": children,
     }
     namespace.update({column: _json_property(stored_in[column]) for column in json_columns})
+    namespace.update({name: _children_property(name) for name in children})
     return type("Row", (Row,), namespace)

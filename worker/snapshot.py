@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import letters
 from worker.child_statements import ChildStatements, StoredChildRows
-from worker.difference import Columns, Difference
+from worker.difference import Columns, Difference, few_child_rows
 from worker.events import EventId
 from worker.letters import Heeded
 from worker.projection import Projection
@@ -77,31 +79,37 @@ class Snapshots:
             return Snapshot(rows, await self._facts(connection, list(rows)), heeded, children)
 
     async def as_stored(self, differences: Sequence[Difference]) -> tuple[Difference, ...]:
-        """Those differences that remain once PostgreSQL has stored what is expected, in the column's type."""
-        if not any(map(self._may_be_rounded, differences)):
-            return tuple(differences)
-        async with self._engine.connect() as connection:
-            return tuple(
-                [
-                    difference
-                    for difference in differences
-                    if not self._may_be_rounded(difference)
-                    or not await self._same_when_stored(connection, difference)
-                ]
-            )
+        """Those differences that remain once PostgreSQL has stored what is expected, in the column's type.
 
-    def _may_be_rounded(self, difference: Difference) -> bool:
-        if difference.child:
-            rows, _, column = difference.child
-            return column not in self._projection.children[rows].json_columns
-        return difference.column in set(self._projection.columns) - self._projection.json_columns
+        Where many child rows of a table differ, the first few are told.
+        """
+        doubtful: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+        for at, difference in enumerate(differences):
+            if place := self._may_be_rounded(difference):
+                doubtful[place].append(at)
+        same: set[int] = set()
+        if doubtful:
+            async with self._engine.connect() as connection:
+                for (rows, column), places in doubtful.items():
+                    pairs = [(differences[at].expected, differences[at].stored) for at in places]
+                    told = await self._same_when_stored(connection, rows, column, pairs)
+                    same.update(at for at, is_same in zip(places, told, strict=True) if is_same)
+        return tuple(few_child_rows(d for at, d in enumerate(differences) if at not in same))
 
-    async def _same_when_stored(self, connection: AsyncConnection, difference: Difference) -> bool:
-        values = difference.expected, difference.stored
-        if difference.child:
-            rows, _, column = difference.child
-            return await self._children.same_when_stored(connection, rows, column, *values)
-        return await self._table.same_when_stored(connection, difference.column, *values)
+    def _may_be_rounded(self, difference: Difference) -> tuple[str | None, str] | None:
+        """The column, and before it the child rows that it is of, if its values may be rounded."""
+        rows, _, column = difference.child or (None, None, difference.column)
+        table = self._projection.children[rows] if rows is not None else self._projection
+        if column is None or column not in table.columns or column in table.json_columns:
+            return None
+        return rows, column
+
+    async def _same_when_stored(
+        self, connection: AsyncConnection, rows: str | None, column: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> list[bool]:
+        if rows is not None:
+            return await self._children.same_when_stored(connection, rows, column, pairs)
+        return await self._table.same_when_stored(connection, column, pairs)
 
     async def _facts(
         self, connection: AsyncConnection, stream_ids: Sequence[str]

@@ -139,13 +139,14 @@ class Table:
         return {row[0]: row[1] for row in await fetch(connection, sql, list(stream_ids))}
 
     async def same_when_stored(
-        self, connection: AsyncConnection, column: str, value: Any, stored: Any
-    ) -> bool:
-        """Whether a value, were it written to this column, would be read again as what is stored there.
+        self, connection: AsyncConnection, column: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> list[bool]:
+        """Whether values, were they written to this column, would be read again as what is stored there.
 
-        A numeric of two digits rounds, and a real has fewer digits than a float. Not for JSON.
+        A pair is a value and what is stored. A numeric of two digits rounds, and a real has fewer digits than
+        a float. Not for JSON.
         """
-        return await same_when_stored(connection, self._exact_types[column], value, stored)
+        return await same_when_stored(connection, self._exact_types[column], pairs)
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
@@ -286,16 +287,26 @@ class Table:
         return values
 
 
-async def same_when_stored(connection: AsyncConnection, exact_type: str, value: Any, stored: Any) -> bool:
-    """Whether a value, written to a column of this SQL type, would be read again as what is stored there."""
-    sql = f"SELECT $1::{exact_type} IS NOT DISTINCT FROM $2::{exact_type}"
+async def same_when_stored(
+    connection: AsyncConnection, exact_type: str, pairs: Sequence[tuple[Any, Any]]
+) -> list[bool]:
+    """Of each pair, whether the first, written to a column of this SQL type, would be read as the second."""
+    sql = f"""
+        SELECT value IS NOT DISTINCT FROM stored
+        FROM unnest($1::{exact_type}[], $2::{exact_type}[]) WITH ORDINALITY AS i(value, stored, at)
+        ORDER BY at"""
     try:
         async with connection.begin_nested():
-            return bool((await connection.exec_driver_sql(sql, (value, stored))).scalar_one())
+            values, stored = zip(*pairs, strict=True)
+            return [bool(row[0]) for row in await fetch(connection, sql, list(values), list(stored))]
     except DBAPIError as error:
         if classify(error) is not Trouble.POISON:
             raise
-        return False  # It cannot even be stored.
+    if len(pairs) == 1:
+        return [False]  # It cannot even be stored.
+    middle = len(pairs) // 2
+    first = await same_when_stored(connection, exact_type, pairs[:middle])
+    return first + await same_when_stored(connection, exact_type, pairs[middle:])
 
 
 def sql_type(column: Column[Any], dialect: Dialect) -> str:
@@ -303,7 +314,9 @@ def sql_type(column: Column[Any], dialect: Dialect) -> str:
 
     JSON travels as text, and so does text of limited length: a cast to its type would cut it without a word.
     """
-    is_text = isinstance(column.type, String) and not isinstance(column.type, Enum)
+    is_text = isinstance(column.type, String) and not (
+        isinstance(column.type, Enum) and column.type.native_enum
+    )
     return "text" if is_text or isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
 
 

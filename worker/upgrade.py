@@ -42,6 +42,7 @@ class _Begun:
     stamp: Stamp
     folded: FoldedLog
     advanced_at: float
+    bytes: int
 
 
 class Upgrades:
@@ -86,7 +87,7 @@ class Upgrades:
 
     def _begin(self, heads: Mapping[str, RowHead]) -> list[str]:
         """The streams whose folds are under way from now on, as far as there is room for them."""
-        room = _MOST_BYTES - sum(_bytes(begun.folded) for begun in self._begun.values())
+        room = _MOST_BYTES - sum(begun.bytes for begun in self._begun.values())
         for stream_id, head in heads.items():
             begun = self._begun.get(stream_id)
             if begun and head.stamp.at_most_moved_on_from(begun.stamp):
@@ -94,9 +95,9 @@ class Upgrades:
                 continue
             self._begun.pop(stream_id, None)
             if room > 0:
-                begun = _Begun(head.stamp, FoldedLog(self._projection.new_state), monotonic())
-                self._begun[stream_id] = begun
-                room -= _bytes(begun.folded)
+                folded = FoldedLog(self._projection.new_state)
+                self._begun[stream_id] = begun = _Begun(head.stamp, folded, monotonic(), _bytes(folded))
+                room -= begun.bytes
         return [stream_id for stream_id in heads if stream_id in self._begun]
 
     def _fold(self, stream_id: str, page: Page, skipped: Collection[EventId]) -> FoldedLog:
@@ -107,6 +108,7 @@ class Upgrades:
         else:
             begun.folded = FoldedLog(self._projection.new_state)
         begun.advanced_at = monotonic()
+        begun.bytes = _bytes(begun.folded)
         if not begun.folded.goes_on:
             del self._begun[stream_id]
         return begun.folded
@@ -128,4 +130,5 @@ def _bytes(folded: FoldedLog) -> int:
         len(v.text if isinstance(v, RawJson) else v) for v in folded.state if isinstance(v, RawJson | str)
     )
     text += sum(len(rejection.raised or "") for rejection in folded.rejections)
+    text += sum(rows.bytes for rows in folded.children.values())
     return 1_000 + text + 200 * (len(folded.facts) + len(folded.rejections))

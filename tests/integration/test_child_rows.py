@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.orders import Lines, create_tables, lines_of, orders
-from tests.projecting import Replica, run
+from tests.projecting import Replica, run, statements
 from tests.rebuilding import RebuildingReplica
 from tests.verifying import VerifyingReplica, columns
 from worker import Keys
@@ -157,6 +157,32 @@ async def test_numbers_of_child_rows_are_compared_as_postgresql_stores_them(
     await put(world, "a", "apple", price="1.005")
     await world.catch_up("a")
     assert (await world.find("a")).differences == ()
+
+
+async def test_a_wrong_child_row_is_found_after_many_that_postgresql_has_rounded(
+    client: Redis, keys: Keys, engine: AsyncEngine
+) -> None:
+    await create_tables(engine)
+    world = VerifyingReplica(client, keys, engine, orders())
+    for number in range(30):
+        await put(world, "a", f"sku-{number:02}", price="1.005")
+    await world.catch_up("a")
+    await world.damage("UPDATE order_lines SET quantity = 2 WHERE sku = 'sku-29'")
+    assert columns(await world.find("a")) == {"a": {"lines[sku-29].quantity"}}
+    await world.damage("UPDATE order_lines SET quantity = 2", "DELETE FROM order_lines WHERE sku > 'sku-24'")
+    assert len((await world.find("a")).differences) == 20
+
+
+async def test_child_rows_of_many_megabytes_are_written_in_several_statements(
+    world: RebuildingReplica,
+) -> None:
+    for number in range(20):
+        await put(world, "a", str(number), tags=["x" * 900_000])
+    await world.rebuilder.rebuild(["a"])
+    with statements(world.engine) as sent:
+        await world.rebuilder.rebuild(["a"])
+    assert len(await lines_of(world, "a")) == 20
+    assert sent.count("INSERT") == 5
 
 
 async def test_a_database_without_the_child_rows_table_is_not_ready(world: RebuildingReplica) -> None:

@@ -20,6 +20,7 @@ from tests.projecting import Replica
 from tests.rebuilding import RebuildingReplica
 from tests.reference.model import as_stored
 from worker import Keys
+from worker.outcome import Outcome
 from worker.payload import as_storable_text
 
 CONVERSATIONS = 1_000
@@ -124,6 +125,35 @@ async def test_pages_go_back_from_the_newest(world: RebuildingReplica) -> None:
     assert [m["content"] for m in newest.messages] == ["3", "4"]
     assert ([m["content"] for m in before.messages], before.before) == (["0", "1", "2"], None)
     assert (nobody.messages, nobody.before) == ([], None)
+
+
+async def test_places_and_limits_beyond_all_numbers_are_taken_for_all_there_are(
+    world: RebuildingReplica,
+) -> None:
+    await world.append("a", "user_message", {"content": "kinase"})
+    await world.project("a")
+    async with world.engine.connect() as connection:
+        for beyond in (2**31, 2**63, 10**30):
+            page = await read_projected_messages(connection, "a", beyond, beyond)
+            assert [m["content"] for m in page.messages] == ["kinase"]
+            assert len(await search_messages(connection, "kinase", limit=beyond)) == 1
+        nothing = await read_projected_messages(connection, "a", 1, -(10**30))
+        assert (nothing.messages, nothing.before) == ([], None)
+
+
+UNSTORABLE = ["\\u0000", "\\ud800", "NaN", "1e999", "[" * 300 + "]" * 300, f"[NaN, 1{'0' * 30}]"]
+
+
+@pytest.mark.parametrize("spelled", UNSTORABLE)
+async def test_arguments_that_postgresql_cannot_store_stop_no_conversation(
+    world: RebuildingReplica, spelled: str
+) -> None:
+    """Arguments come as text that holds JSON: what is wrong in them shows only when that is decoded."""
+    value = f'"{spelled}"' if spelled.startswith("\\") else spelled
+    await world.append("a", "tool_call_start", {"id": "c", "name": "n", "arguments": f'{{"x": {value}}}'})
+    await world.append("a", "assistant_message", {"content": "Done."})
+    assert await world.project("a") == [Outcome.CAUGHT_UP]
+    await compare(world, ["a"], random.Random(0))
 
 
 async def test_messages_are_found_by_their_words(world: RebuildingReplica) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Column, Enum, create_mock_engine
 
 from tests.orders import OrderLine, orders
 from worker import Event, EventId
 from worker.children import ChildRows, followed
 from worker.payload import decode_stored
+from worker.replay import FoldedLog
 from worker.row import RawJson
+from worker.table import sql_type
+from worker.upgrade import _bytes
 
 TABLE = orders().children["lines"]
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -151,3 +156,36 @@ def test_a_wrong_call_is_told_in_a_sentence(call: Any, told: str) -> None:
 
 def test_a_model_of_child_rows_is_an_ordinary_model() -> None:
     assert OrderLine(stream_id="a", sku="b", quantity=1).quantity == 1
+
+
+def test_handlers_cannot_put_something_else_in_the_place_of_child_rows() -> None:
+    projection = orders()
+
+    @projection.on("assign")
+    def assign(row: Any, event: Event) -> None:
+        row.lines = [event.data]
+
+    folded = projection.fold(projection.new_state, [Event(EventId(1, 0), "assign", {})])
+    assert folded.failure is not None
+    assert isinstance(folded.failure.error, AttributeError)
+
+
+def test_a_column_may_be_named_as_a_parameter() -> None:
+    table = replace(TABLE, columns=(*TABLE.columns, "key", "self"))
+    called = ChildRows(table)
+    called.put("a", quantity=1, key="k", self="s")
+    called.change("a", key="l")
+    assert called.rows["a"]["key"] == "l"
+
+
+def test_an_enum_without_a_type_of_its_own_travels_as_text_and_is_not_cut() -> None:
+    dialect = create_mock_engine("postgresql://", lambda *_: None).dialect
+    assert sql_type(Column("c", Enum("a", "b", native_enum=False)), dialect) == "text"
+    assert sql_type(Column("c", Enum("a", "b", name="letter")), dialect) == "letter"
+
+
+def test_the_fold_of_a_stale_row_is_as_large_as_its_child_rows() -> None:
+    called = ChildRows(TABLE)
+    called.put("a", quantity=1, tags=["x" * 10_000])
+    state = orders().new_state
+    assert _bytes(FoldedLog(state, children={"lines": called})) > _bytes(FoldedLog(state)) + 10_000

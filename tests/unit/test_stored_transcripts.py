@@ -6,6 +6,7 @@ import json
 from itertools import chain
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +15,10 @@ from projections.models import MESSAGE_COLUMNS
 from projections.stored_transcripts import transcripts
 from projections.stored_turn import _Runs
 from tests.conversations import ConversationEvent, conversation_events, log_of
-from worker import Event, EventId
+from worker import Event, EventId, row
 from worker.children import AllChildRows
 from worker.events import AnyEvent, parse_entry
+from worker.payload import encode
 from worker.row import RawJson
 
 TYPES = (*sorted(TRANSCRIPT_TYPES), "tool_call_start", "tool_call_end", "assistant_message", "message_end")
@@ -109,3 +111,17 @@ def test_runs_are_a_list_of_places(steps: list[int | None]) -> None:
             runs.append(place)
             plain.append(place)
         assert (len(runs), bool(runs)) == (len(plain), bool(plain))
+
+
+def test_a_long_turn_is_encoded_once_in_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Any] = []
+
+    def note(value: Any) -> str:
+        encoded.append(value)
+        return encode(value)
+
+    monkeypatch.setattr(row, "encode", note)
+    calls = [Event(EventId(n, 0), "tool_call_start", {"id": str(n)}) for n in range(1, 100)]
+    folded = transcripts.fold(transcripts.new_state, calls)
+    assert folded.applied == 99
+    assert len(encoded) == 2  # open_turn and uncounted
