@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import JSON, Column, Integer, String, Table, inspect
+from sqlalchemy import CHAR, JSON, Column, Enum, Integer, String, Table, inspect
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.types import ARRAY
 
@@ -43,6 +44,11 @@ def _child_table(projection: str, parent: Table, name: str, model: type[Any]) ->
         raise wrong(f"the primary key of {table.name} must be stream_id and one column more, in this order.")
     if not isinstance(key.type, String | Integer):
         raise wrong(f"{key.key}, the key of {table.name}, must be text or an integer, not {key.type!r}.")
+    if isinstance(key.type, CHAR | CITEXT | Enum) or getattr(key.type, "collation", None) not in (None, "C"):
+        raise wrong(
+            f"{key.key}, the key of {table.name}, may be equal to the database where it is not to Python; "
+            "make it Text."
+        )
     if not any(
         reference.column.table is parent and reference.column.key == "stream_id"
         for reference in table.c.stream_id.foreign_keys

@@ -8,11 +8,15 @@ from collections.abc import Iterable
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.errors import SchemaError
 from worker.letters import DeadLetter
 from worker.migrate import check_schema
 from worker.projection import Projection
 
 _ANSWER_SECONDS = 10.0
+_CASCADES = """
+    SELECT EXISTS (
+        SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND contype = 'f' AND confdeltype = 'c')"""
 _NOT_LONG = "SELECT set_config('lock_timeout', '5s', true)"
 
 
@@ -27,6 +31,20 @@ async def check_database(engine: AsyncEngine, names: str, projection: Projection
         await check_schema(engine, names, [projection])
         for table, deletes in needed_tables(projection):
             await try_writing(engine, table, deletes=deletes)
+        for child in projection.children.values():
+            await _check_goes_with_row(engine, child.table)
+
+
+async def _check_goes_with_row(engine: AsyncEngine, table: Table) -> None:
+    """Raise SchemaError unless the database, too, deletes child rows with the row that they belong to."""
+    name = engine.dialect.identifier_preparer.format_table(table)
+    async with engine.connect() as connection:
+        found = await connection.exec_driver_sql(_CASCADES, (name,))
+        if not found.scalar_one():
+            raise SchemaError(
+                f"Table {name} has no foreign key with ON DELETE CASCADE in the database, so that child rows "
+                "would outlive their row: add the one that the model declares."
+            )
 
 
 def needed_tables(projection: Projection) -> list[tuple[Table, bool]]:

@@ -16,6 +16,7 @@ from tests.rebuilding import RebuildingReplica
 from tests.verifying import VerifyingReplica, columns
 from worker import Keys
 from worker.comparison import compare_table
+from worker.errors import SchemaError
 from worker.outcome import Outcome
 from worker.preview import Previewer
 from worker.readiness import check_database
@@ -187,6 +188,9 @@ async def test_child_rows_of_many_megabytes_are_written_in_several_statements(
 
 async def test_a_database_without_the_child_rows_table_is_not_ready(world: RebuildingReplica) -> None:
     await check_database(world.engine, "projections", world.projection)
+    await run(world.engine, "ALTER TABLE order_notes DROP CONSTRAINT order_notes_stream_id_fkey")
+    with pytest.raises(SchemaError, match="Table order_notes has no foreign key with ON DELETE CASCADE"):
+        await check_database(world.engine, "projections", world.projection)
     await run(world.engine, "DROP TABLE order_notes")
     with pytest.raises(DBAPIError, match="order_notes"):
         await check_database(world.engine, "projections", world.projection)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import ARRAY, ForeignKey, Integer, Numeric, Text
+from sqlalchemy import ARRAY, CHAR, ForeignKey, Integer, Numeric, Text
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests.orders import orders
@@ -46,6 +47,9 @@ LINES = lines(sku=key())
         ({"lines": lines()}, "must be stream_id and one column more, in this order."),
         ({"lines": lines(a=key(), b=key())}, "must be stream_id and one column more, in this order."),
         ({"lines": lines(a=key(Numeric))}, "must be text or an integer, not Numeric()."),
+        ({"lines": lines(a=key(CHAR(5)))}, "may be equal to the database where it is not to Python"),
+        ({"lines": lines(a=key(CITEXT))}, "may be equal to the database where it is not to Python"),
+        ({"lines": lines(a=key(Text(collation="de-x-icu")))}, "make it Text."),
         ({"lines": lines(ondelete=None, a=key())}, "ForeignKey('orders.stream_id', ondelete='CASCADE')"),
         ({"lines": lines(ondelete="SET NULL", a=key())}, "so that child rows go with their row."),
         ({"lines": lines(a=key(), b=mapped_column(ARRAY(Integer)))}, "columns ['b'] are arrays; use jsonb"),
