@@ -61,7 +61,7 @@ The parts
 `moved`                 the message, after a commit, that wakes those who wait
 `sweep`, `sweep_lease`  compares logs with rows; one replica at a time
 `unusable`              counts keys that cannot be projected
-`trouble`, `retry`      what an error means; going on when servers are away
+`trouble`, `retry`      what an error means, `tls` where TLS is the matter; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `watchdog`              ends the process when a handler never returns
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
@@ -80,7 +80,7 @@ The parts
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
 `show`                  the same for applications; `application` what their engines and clients need
 `check`                 what is wrong with servers, rights, tables and settings, before a worker finds out
-`settings`, `database`  the environment; URLs and the engine
+`settings`, `database`  the environment; URLs and the engine; `certificates` for TLS
 `migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
 `loading`               finding projections by name
 `app`                   the one place where parts are wired together

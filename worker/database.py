@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from worker.certificates import check_certificates
 from worker.errors import SettingsError
 from worker.transaction import WorkerConnection
 from worker.trouble import Trouble, classify
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg"}
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_CHECKING_MODES = ("require", "verify-ca", "verify-full")
+_CERTIFICATES = ("sslrootcert", "sslcert", "sslkey", "sslpassword")
 _CONNECT_TIMEOUT_SECONDS = 10
 _COMMAND_TIMEOUT_SECONDS = 60  # Above every timeout of the server: only a dead connection gets here.
 
@@ -22,8 +27,9 @@ _COMMAND_TIMEOUT_SECONDS = 60  # Above every timeout of the server: only a dead 
 def parse_database_url(text: str) -> URL:
     """The SQLAlchemy URL for ``postgresql://``, ``postgres://`` or ``postgresql+asyncpg://``.
 
-    A unix socket is written as for libpq, ``postgresql://user@/name?host=/folder``, and ``sslmode`` is
-    understood. Raises SettingsError with a sentence that does not repeat the URL, which may hold a password.
+    A unix socket is written as for libpq, ``postgresql://user@/name?host=/folder``, and so are ``sslmode``,
+    ``sslrootcert``, ``sslcert``, ``sslkey`` and ``sslpassword``. Raises SettingsError with a sentence that
+    does not repeat the URL, which may hold a password.
     """
     try:
         url = make_url(text)
@@ -41,12 +47,34 @@ def parse_database_url(text: str) -> URL:
         query["ssl"] = query.pop("sslmode")
     if query.get("ssl", "prefer") not in _SSL_MODES:
         raise SettingsError(f"DATABASE_URL has a wrong sslmode; it may be {', '.join(_SSL_MODES)}.")
-    if unknown := query.keys() - {"ssl", "host", "port", "application_name"}:
+    if unknown := query.keys() - {"ssl", "host", "port", "application_name", *_CERTIFICATES}:
         raise SettingsError(
             f"DATABASE_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
-            "Only host, port, sslmode and application_name are."
+            f"Only host, port, application_name, sslmode, {', '.join(_CERTIFICATES)} are."
         )
-    return url.set(drivername="postgresql+asyncpg", query=query)
+    return url.set(drivername="postgresql+asyncpg", query=_with_certificates(query))
+
+
+def _with_certificates(query: Mapping[str, Any]) -> dict[str, Any]:
+    """The same parameters, with those on certificates in a DSN, from which alone asyncpg takes them."""
+    files = {name: str(query[name]) for name in _CERTIFICATES if name in query}
+    if not files:
+        return dict(query)
+    rest = {name: value for name, value in query.items() if name not in files}
+    mode = rest.pop("ssl", None)
+    if mode not in _CHECKING_MODES:
+        raise SettingsError(
+            f"DATABASE_URL has {', '.join(files)}, which nothing looks at without sslmode=verify-full (or "
+            "verify-ca, or require): add it."
+        )
+    check_certificates(
+        "DATABASE_URL",
+        authorities=files.get("sslrootcert"),
+        certificate=files.get("sslcert"),
+        key=files.get("sslkey"),
+        password=files.get("sslpassword"),
+    )
+    return {**rest, "dsn": f"postgresql://?{urlencode({'sslmode': mode, **files})}"}
 
 
 def make_engine(url: URL, *, pool_size: int, application_name: str) -> AsyncEngine:

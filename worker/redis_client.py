@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from worker.certificates import check_certificates
 from worker.errors import SettingsError
 
 READ_BLOCK = timedelta(seconds=0.5)
@@ -24,6 +25,14 @@ READ_BLOCK = timedelta(seconds=0.5)
 _SOCKET_TIMEOUT_SECONDS = 10.0
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _PARAMETERS = {"db", "protocol", "client_name"}
+_TLS_PARAMETERS = {
+    "ssl_ca_certs",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+}
 _RAW_COMMANDS = ("XRANGE", "XREVRANGE", "XREADGROUP", "XAUTOCLAIM", "XPENDING")
 
 
@@ -50,6 +59,30 @@ def check_redis_url(url: str) -> None:
         )
     if options.get("protocol", 2) not in (2, 3):
         raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
+    _check_tls(parts.scheme, {name: str(value) for name, value in options.items() if name.startswith("ssl_")})
+
+
+def _check_tls(scheme: str, options: Mapping[str, str]) -> None:
+    if scheme != "rediss":
+        if options:
+            raise SettingsError(
+                f"REDIS_URL has {', '.join(sorted(options))}, but begins with {scheme}://: write rediss://."
+            )
+        return
+    if unknown := options.keys() - _TLS_PARAMETERS:
+        raise SettingsError(
+            f"REDIS_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
+            f"Of those for TLS only {', '.join(sorted(_TLS_PARAMETERS))} are."
+        )
+    if options.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
+        raise SettingsError("REDIS_URL has a wrong ssl_cert_reqs; it may be required, optional or none.")
+    check_certificates(
+        "REDIS_URL",
+        authorities=options.get("ssl_ca_certs"),
+        certificate=options.get("ssl_certfile"),
+        key=options.get("ssl_keyfile"),
+        password=options.get("ssl_password"),
+    )
 
 
 def make_client(url: str) -> Redis:

@@ -22,6 +22,7 @@ from redis.exceptions import (
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from worker.errors import ClaimRaceError, SchemaError
+from worker.tls import tls_error, tls_remedy, tls_words
 
 SERVER_ERRORS = (
     RedisError,
@@ -97,11 +98,13 @@ def classify(error: BaseException, races: Collection[str] = ()) -> Trouble:
         return Trouble.RETRY  # A migration changed the table under a prepared statement, which is gone now.
     if (state := sqlstate(error)) is not None:
         return _by_sqlstate(state, getattr(database_error, "constraint_name", None), races)
+    if tls_remedy(error):
+        return Trouble.MISCONFIGURED
     if isinstance(error, RedisError):
         return _by_reply(error)
     if isinstance(error, ClaimRaceError):
         return Trouble.RETRY
-    if isinstance(error, SchemaError | ssl.SSLCertVerificationError):
+    if isinstance(error, SchemaError | asyncpg.exceptions.ClientConfigurationError):
         return Trouble.MISCONFIGURED
     return Trouble.RECONNECT if isinstance(error, SERVER_ERRORS) else Trouble.FATAL
 
@@ -145,6 +148,8 @@ _REMEDIES = {
 def remedy(error: BaseException) -> str:
     """What an operator should do; empty where that is nothing, or told by the error itself."""
     state = sqlstate(error) or ""
+    if help_ := tls_remedy(error):
+        return help_
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return "Mend user and password in REDIS_URL, or the user's rights in Redis."
     return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "")
@@ -152,9 +157,9 @@ def remedy(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """One line on an error, without statements, parameters and values: those would be payloads."""
-    inner = _database_error(error)
+    inner = tls_error(error) or _database_error(error)
     state = sqlstate(error)
-    text = str(inner).partition("\n")[0]
+    text = tls_words(inner) if isinstance(inner, ssl.SSLError) else str(inner).partition("\n")[0]
     if state is not None and state[:2] == "22":
         text = "PostgreSQL does not take a value"  # Its own words quote the value.
     code = f" (SQLSTATE {state})" if state else ""

@@ -100,6 +100,7 @@ def test_every_missing_url_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split()[0] for line in refusal().splitlines()] == ["REDIS_URL", "DATABASE_URL"]
 
 
+TLS_DATABASE = "postgresql://:hunter2@localhost/name?sslmode=verify-full"
 WRONG = [
     *[("WORKER_FEED_PARTITIONS", value) for value in ("", "abc", "1.5", "0", "-1", "1025", "nan")],
     *[("WORKER_FEED_MAX_LENGTH", value) for value in ("", "999", "x")],
@@ -118,6 +119,16 @@ WRONG = [
     *[("REDIS_URL", f"redis://:hunter2@localhost{rest}") for rest in (":port", "/zero", "?db=zero", "?x=1")],
     *[("REDIS_URL", f"redis://localhost?{rest}=1") for rest in ("decode_responses", "socket_timeout")],
     ("REDIS_URL", "redis://localhost?protocol=4"),
+    ("REDIS_URL", "redis://localhost?ssl_ca_certs=/etc/hosts"),
+    *[("REDIS_URL", f"rediss://:hunter2@localhost?ssl_{rest}") for rest in ("x=1", "cert_reqs=x")],
+    *[
+        ("REDIS_URL", f"rediss://:hunter2@localhost?ssl_ca_certs={file}")
+        for file in ("/nowhere", "/etc/hosts")
+    ],
+    ("DATABASE_URL", "postgresql://:hunter2@localhost/name?sslrootcert=/etc/hosts"),
+    ("DATABASE_URL", "postgresql://:hunter2@localhost/name?sslmode=prefer&sslrootcert=/etc/hosts"),
+    *[("DATABASE_URL", f"{TLS_DATABASE}&sslrootcert={file}") for file in ("/nowhere", "/etc/hosts")],
+    ("DATABASE_URL", f"{TLS_DATABASE}&sslcert=/etc/hosts&sslkey=/nowhere"),
     *[("DATABASE_URL", value) for value in ("localhost", "mysql://user:hunter2@localhost/name")],
 ]
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.errors import ClaimRaceError, FeedPartitionsError, RejectedEventError, SchemaError
-from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sqlstate
+from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sentence, sqlstate
 
 RETRY, RECONNECT, POISON, MISCONFIGURED, FATAL = Trouble
 
@@ -114,6 +114,19 @@ def test_replies_of_redis_are_told_apart_by_their_code(reply: str, trouble: Trou
     error = BaseParser.parse_error(reply)
     assert isinstance(error, redis_errors.RedisError)
     assert classify(error) is trouble
+
+
+@pytest.mark.parametrize(
+    ("reason", "trouble"),
+    [("TLSV1_ALERT_UNKNOWN_CA", MISCONFIGURED), ("UNEXPECTED_EOF_WHILE_READING", RECONNECT)],
+)
+def test_a_refused_certificate_is_told_from_a_connection_that_broke(reason: str, trouble: Trouble) -> None:
+    met = redis_errors.ConnectionError("Error while reading")
+    met.__context__ = alert = ssl.SSLError(1, "[SSL] (_ssl.c:2580)")
+    alert.reason = reason
+    assert classify(met) is trouble
+    assert ("ssl_certfile" in sentence(met)) is (trouble is MISCONFIGURED)
+    assert "_ssl.c" not in sentence(met)
 
 
 @pytest.mark.parametrize(("error", "trouble"), OTHERS, ids=[repr(error) for error, _ in OTHERS])
