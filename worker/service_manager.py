@@ -1,10 +1,11 @@
 """What the service manager is told: that the worker is ready, how it is, that it stops, that its loop turns.
 
-systemd names a socket in NOTIFY_SOCKET and takes lines there (``man sd_notify``); without that variable nothing
-happens. The worker is *ready* when it has reached both servers and may write its tables. Until then
-it asks for more time again and again, so that one that waits for a server is not ended for that, and one that
-is frozen is. Once ready it stays so for systemd, whatever is away later: the status says what. With
-WATCHDOG_USEC it tells that the loop turns, twice in that time: systemd restarts a worker that does not.
+systemd names a socket in NOTIFY_SOCKET and takes lines there (``man sd_notify``); without that variable
+nothing happens. The worker is *ready* when it has reached both servers and may write its tables. Until
+then it asks for more time again and again, so that one that waits for a server is not ended for that,
+and one that is frozen is. Once ready it stays so for systemd, whatever is away later: the status says
+what. With WATCHDOG_USEC it tells that the loop turns, twice in that time: systemd restarts a worker that
+does not.
 """
 
 from __future__ import annotations
