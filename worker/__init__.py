@@ -64,6 +64,7 @@ The parts
 `trouble`, `retry`      what an error means, `tls` where TLS is the matter; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `watchdog`              ends the process when a handler never returns
+`service_manager`       what systemd is told
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection
 `replicas`, `status`    what replicas tell of themselves, and what `status` makes of it

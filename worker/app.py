@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -37,6 +38,7 @@ from worker.replicas import Replicas
 from worker.retry import Perseverance
 from worker.sample import Sample
 from worker.service import Pace, Service
+from worker.service_manager import telling_service_manager
 from worker.settings import Settings
 from worker.skim import Skims
 from worker.store import Store
@@ -49,9 +51,11 @@ from worker.watchdog import watchdog
 log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 2.0
+_EXIT_SECONDS = 5.0
 _HINTS_A_READ = 200
 _MAX_HINTS_IN_HAND = 20_000
 _WATCH_SECONDS = 5.0
+_NOT_REACHED = "The servers have not been reached yet."
 _SAMPLE_PAGE_BYTES = 256 * 1024
 
 
@@ -202,8 +206,8 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    stop = asyncio.Event()
-    working = asyncio.create_task(work(settings, projections, Health(), stop))
+    stop, health = asyncio.Event(), Health()
+    working = asyncio.create_task(work(settings, projections, health, stop))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -215,8 +219,10 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal)
+    stop_takes = timedelta(seconds=settings.shutdown_seconds + _CLOSE_SECONDS + _EXIT_SECONDS)
+    telling = telling_service_manager(health, stop, stop_takes=stop_takes, environ=os.environ)
     try:
-        async with watchdog(settings.stuck):
+        async with watchdog(settings.stuck), telling:
             await working
     except asyncio.CancelledError:
         log.warning("stop_cancelled")
@@ -245,6 +251,8 @@ async def work(
     is wrong meanwhile. A projection whose tables are not as they should be waits for itself, and keeps no
     other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
+    for projection in projections:  # Now, lest the worker look ready between two servers.
+        health.report("starting", _NOT_REACHED, projection.name)
     async with connect(settings, len(projections)) as servers:
         if not await unless(stop, _reach_redis(servers, health, stop)):
             return
@@ -256,15 +264,11 @@ async def work(
 async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
     """Wait for Redis; False when stopped before."""
     persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
-    health.report("starting", "The servers have not been reached yet.")
 
     async def redis_answers() -> bool:
         return bool(await servers.redis.ping())
 
-    reached = bool(await persevere("connecting to Redis", redis_answers))
-    if reached:
-        health.over("starting")
-    return reached
+    return bool(await persevere("connecting to Redis", redis_answers))
 
 
 async def _project(
@@ -276,7 +280,6 @@ async def _project(
     """
     name = projection.name
     persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
-    health.report("starting", "The servers have not been reached yet.", name)
 
     async def database_is_right() -> bool:
         await check_database(servers.engine, settings.projections, projection)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -120,6 +122,9 @@ def variable(setting: str) -> str:
     return setting.upper() if setting in ("redis_url", "database_url") else f"WORKER_{setting.upper()}"
 
 
+URL_FILES = {"REDIS_URL_FILE": "REDIS_URL", "DATABASE_URL_FILE": "DATABASE_URL"}
+"""Variables that name a file, and which variable its content takes the place of."""
+
 _EXAMPLES = {
     "redis_url": "redis://localhost:6379/0",
     "database_url": "postgresql://user:password@localhost:5432/name",
@@ -131,10 +136,13 @@ def load_settings(*needed: Literal["redis_url", "database_url"]) -> Settings:
 
     Raises SettingsError, whose message is a sentence for every variable that is missing or wrong.
     """
+    urls, wrong = _urls_from_files(os.environ)
     try:
-        settings = Settings()
+        settings = Settings(**urls)
     except ValidationError as error:
-        raise SettingsError("\n".join(map(_sentence, error.errors(include_url=False)))) from None
+        wrong += map(_sentence, error.errors(include_url=False))
+    if wrong:
+        raise SettingsError("\n".join(wrong))
     missing = [
         f"{variable(name)} is not set; set it, for example to {_EXAMPLES[name]}."
         for name in needed
@@ -143,6 +151,36 @@ def load_settings(*needed: Literal["redis_url", "database_url"]) -> Settings:
     if missing:
         raise SettingsError("\n".join(missing))
     return settings
+
+
+def _urls_from_files(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The URLs that stand in files, by their variables, and a sentence for each file that is of no use."""
+    urls: dict[str, Any] = {}
+    wrong = []
+    for variable_of_file, variable_of_url in URL_FILES.items():
+        if not (path := environ.get(variable_of_file)):
+            continue
+        if environ.get(variable_of_url):
+            wrong.append(f"{variable_of_file} and {variable_of_url} are both set; set only one of them.")
+            continue
+        try:
+            urls[variable_of_url] = SecretStr(_content(Path(path)))
+        except ValueError as error:
+            wrong.append(f"{variable_of_file} is wrong: {path} {error}; name a file that holds a URL.")
+    return urls, wrong
+
+
+def _content(path: Path) -> str:
+    """The text of a file, without the newline at its end. ValueError says why not, and never quotes it."""
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise ValueError("is no text") from None
+    if not text:
+        raise ValueError("is empty")
+    return text
 
 
 def _sentence(problem: ErrorDetails) -> str:

@@ -27,7 +27,7 @@ def environment(**variables: str) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("WORKER_", "PROJECTION_WORKER_"))
-        and name not in ("REDIS_URL", "DATABASE_URL")
+        and name not in ("REDIS_URL", "DATABASE_URL", "REDIS_URL_FILE", "DATABASE_URL_FILE", "NOTIFY_SOCKET")
     }
     return {**inherited, "PYTHONWARNINGS": "error", **variables}
 

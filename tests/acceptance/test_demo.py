@@ -199,7 +199,11 @@ def test_damaged_rows_are_told_and_fail_the_demo(output: Path, data_dir: Path) -
 
 
 def test_dev_prints_where_its_servers_are_and_projects_until_it_is_stopped(output: Path) -> None:
-    environment = {"REDIS_URL": "redis://nowhere.invalid:1/0", "WORKER_KEY_PREFIX": "mine:"}
+    environment = {
+        "REDIS_URL": "redis://nowhere.invalid:1/0",
+        "DATABASE_URL_FILE": "/nowhere/url",
+        "WORKER_KEY_PREFIX": "mine:",
+    }
     with running(output, "dev", environment=environment) as dev:
         redis_url = dev.wait_for(r"^REDIS_URL=(redis://\S+)\n")[1]
         database_url = dev.wait_for(r"\nDATABASE_URL=(postgresql://\S+)\n")[1]

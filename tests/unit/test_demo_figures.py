@@ -115,6 +115,8 @@ def test_a_replica_inherits_the_environment_but_for_other_servers() -> None:
         "PATH": "/bin",
         "REDIS_URL": "redis://theirs",
         "DATABASE_URL": "postgresql://theirs",
+        "REDIS_URL_FILE": "/run/secrets/theirs",
+        "DATABASE_URL_FILE": "/run/secrets/theirs",
         "WORKER_KEY_PREFIX": "theirs:",
         "PGSSLMODE": "require",
     }

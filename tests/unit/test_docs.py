@@ -11,7 +11,7 @@ from typer import Typer
 
 from worker.check import KINDS
 from worker.cli import app
-from worker.settings import Settings, variable
+from worker.settings import URL_FILES, Settings, variable
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -25,7 +25,7 @@ def rows_of_table(heading: str) -> dict[str, str]:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = rows_of_table("variable")
-    assert documented.keys() == {variable(name) for name in Settings.model_fields}
+    assert documented.keys() == {variable(name) for name in Settings.model_fields} | URL_FILES.keys()
     for name, field in Settings.model_fields.items():
         if name not in ("redis_url", "database_url", "consumer_name"):
             assert documented[variable(name)] == str(field.default), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from worker import Keys
 from worker.database import make_engine, parse_database_url
 from worker.errors import SettingsError
-from worker.settings import Settings, load_settings, variable
+from worker.settings import URL_FILES, Settings, load_settings, variable
 
 REDIS = "redis://:hunter2@localhost:6379/0"
 DATABASE = "postgresql://user:hunter2@localhost:5432/name"
@@ -19,8 +20,8 @@ DATABASE = "postgresql://user:hunter2@localhost:5432/name"
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for setting in Settings.model_fields:
-        monkeypatch.delenv(variable(setting), raising=False)
+    for name in [*map(variable, Settings.model_fields), *URL_FILES]:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REDIS_URL", REDIS)
     monkeypatch.setenv("DATABASE_URL", DATABASE)
 
@@ -154,6 +155,78 @@ def test_every_wrong_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         "DATABASE_URL",
         "WORKER_LINGER_MS",
     ]
+
+
+# Files.
+
+
+@pytest.fixture(params=URL_FILES.items(), ids=list(URL_FILES))
+def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A variable that names a file, and the variable of its content, which is not set."""
+    name, content = request.param
+    monkeypatch.delenv(content)
+    return name, content
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_url_may_stand_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: tuple[str, str], end: str
+) -> None:
+    url = {"REDIS_URL": REDIS, "DATABASE_URL": DATABASE}[pair[1]]
+    (tmp_path / "url").write_text(url + end, newline="")
+    monkeypatch.setenv(pair[1], "")  # as good as not set
+    monkeypatch.setenv(pair[0], str(tmp_path / "url"))
+    settings = load_settings("redis_url", "database_url")
+    assert getattr(settings, pair[1].lower()).get_secret_value() == url
+
+
+def test_a_variable_of_a_file_that_is_empty_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str]
+) -> None:
+    monkeypatch.setenv(pair[0], "")
+    assert refusal().startswith(f"{pair[1]} is not set")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\xff", "is no text"),
+        (b"hunter2", None),
+        (b"redis://:hunter2@localhost\npostgresql://:hunter2@localhost/x\n", None),
+        (b"hunter2\0", None),
+    ],
+)
+def test_a_file_of_no_use_is_a_sentence_that_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: tuple[str, str], content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "url"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv(pair[0], str(path))
+    sentence = refusal()
+    assert sentence.startswith(f"{pair[0]} is wrong: {path} {reason};" if reason else pair[1])
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert "hunter2" not in sentence
+
+
+def test_a_folder_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: tuple[str, str]) -> None:
+    monkeypatch.setenv(pair[0], str(tmp_path))
+    assert "cannot be read (Is a directory)" in refusal()
+
+
+@pytest.mark.parametrize(("name", "content"), URL_FILES.items())
+def test_a_url_and_a_file_are_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "url"))
+    monkeypatch.setenv("WORKER_LINGER_MS", "nonsense")
+    both, other = refusal().splitlines()
+    assert both == f"{name} and {content} are both set; set only one of them."
+    assert other.startswith("WORKER_LINGER_MS ")  # everything wrong is told at once
 
 
 # Passwords.

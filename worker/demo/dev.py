@@ -12,7 +12,7 @@ from rich.console import Console
 
 from worker.demo.interrupts import ended_by_signals
 from worker.demo.screen import say
-from worker.demo.surroundings import RUN_COMMAND, migrated_servers, python_path, without_tls
+from worker.demo.surroundings import NAMES_OF_SERVERS, RUN_COMMAND, migrated_servers, python_path, without_tls
 
 _STOP_SECONDS = 35.0  # more than the worker takes by default, so that it gives up first
 
@@ -20,8 +20,9 @@ _STOP_SECONDS = 35.0  # more than the worker takes by default, so that it gives 
 def run_dev(data_dir: Path | None) -> int:
     """Run both servers and a worker until a signal. The exit code: 0, or 1 if the worker ended badly.
 
-    Variables that begin with WORKER_ reach the worker; REDIS_URL and DATABASE_URL are replaced. Its log goes
-    to this process's standard error. Raises what `embedded_servers` raises.
+    Variables that begin with WORKER_ reach the worker; REDIS_URL and DATABASE_URL are replaced, and so are
+    those that name files with these. Its log goes to this process's standard error. Raises what
+    `embedded_servers` raises.
     """
     console = Console(highlight=False)
     try:
@@ -29,7 +30,8 @@ def run_dev(data_dir: Path | None) -> int:
             say(console, f"REDIS_URL={servers.redis_url}")
             say(console, f"DATABASE_URL={servers.database_url}")
             say(console, "A worker is running. Press Ctrl-C to stop it and the servers.")
-            environment = os.environ | {
+            inherited = {name: value for name, value in os.environ.items() if name not in NAMES_OF_SERVERS}
+            environment = inherited | {
                 "PYTHONPATH": python_path(),
                 "REDIS_URL": servers.redis_url,
                 "DATABASE_URL": without_tls(servers.database_url),

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from worker.embedded import Servers, embedded_servers
 from worker.migrate import migrate
-from worker.settings import Settings, variable
+from worker.settings import URL_FILES, Settings, variable
 
 RUN_COMMAND = (sys.executable, "-P", "-m", "worker", "run")
 """How a worker is run. With -P a folder named "worker" where the demo was started is not taken for ours."""
@@ -87,12 +87,16 @@ def surroundings(data_dir: Path | None) -> Iterator[Surroundings]:
         )
 
 
+NAMES_OF_SERVERS = {*URL_FILES, *URL_FILES.values()}
+"""The variables that say where the servers are."""
+
+
 def replica_environment(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:
     """The environment of a replica: the user's, except for what would send it to other servers."""
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(("WORKER_", "PG")) and name not in ("REDIS_URL", "DATABASE_URL")
+        if not name.startswith(("WORKER_", "PG")) and name not in NAMES_OF_SERVERS
     }
     return (
         kept | {"PYTHONPATH": python_path()} | {variable(name): str(value) for name, value in given.items()}
