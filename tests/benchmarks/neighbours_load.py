@@ -25,17 +25,14 @@ _POISONED_SHARE = 0.1
 _BAD_LINE = (b"", b"line_added", b'{"sku": "tea", "price": "free"}')
 
 
-def order_events(seed: int, *, poisoned: bool) -> Iterator[tuple[int, RawEvent]]:
-    """Events of orders, a third of them checkpoints, without end; at some that are ``poisoned`` a handler
-    raises."""
+def order_events(seed: int) -> Iterator[tuple[int, RawEvent]]:
+    """Events of orders, a third of them checkpoints, without end."""
     rng = random.Random(seed)
     while True:
-        order = rng.randrange(ORDERS)
         line = {"version": 2, "sku": f"tea-{rng.randrange(20)}", "price_cents": rng.randrange(1_000)}
         kinds = [(b"line_added", line), (b"order_placed", {"customer": "Ada"}), (b"order_paid", {})]
         event_type, data = rng.choice(kinds)
-        bad = poisoned and rng.random() < _POISONED_SHARE
-        yield order, _BAD_LINE if bad else (b"", event_type, orjson.dumps(data))
+        yield rng.randrange(ORDERS), (b"", event_type, orjson.dumps(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +49,20 @@ class _Sent:
 class NeighboursLoad:
     """Producers of chats and orders over one connection, and a reader for each projection that is watched.
 
-    Where orders are ``poisoned``, nobody can wait for them.
+    While it is set that orders are ``poisoned``, a handler raises at a tenth of their events.
     """
 
-    def __init__(self, world: World, chats: int, orders: int, *, poisoned: bool = False) -> None:
+    def __init__(self, world: World, chats: int, orders: int) -> None:
+        self.poisoned = False
         self._world = world
         self._chats = chats
         self._orders = orders
-        self._events = self._mixed(poisoned=poisoned)
+        self._events = self._mixed()
         self._readers = {n: Reader(world.database_url, p.table.name) for n, p in PROJECTIONS.items()}
         self._watched: Collection[str] = ()
 
     def run(self, seconds: float, watched: Collection[str]) -> dict[str, list[float]]:
-        """Seconds from XADD to the row that shows it, of all checkpoint events of these projections. Blocks."""
+        """Seconds from XADD to the row that shows it, of all checkpoint events of those watched. Blocks."""
         self._watched = watched
         produced = threading.Event()
         with ThreadPoolExecutor() as threads:
@@ -75,16 +73,17 @@ class NeighboursLoad:
                 produced.set()
             return {name: latencies.result() for name, latencies in reading.items()}
 
-    def _mixed(self, *, poisoned: bool) -> Iterator[_Sent]:
-        rng, chats, orders_ = random.Random(7), chat_events(seed=7), order_events(7, poisoned=poisoned)
+    def _mixed(self) -> Iterator[_Sent]:
+        rng, chats, bought = random.Random(7), chat_events(seed=7), order_events(seed=7)
         shipped = (strategies, transcripts)
         while True:
             if rng.random() * (self._chats + self._orders) < self._chats:
                 number, event = next(chats)
                 yield self._sent(f"live-{number}", event, shipped)
             else:
-                number, event = next(orders_)
-                yield self._sent(f"order-{number}", event, (orders,))
+                number, event = next(bought)
+                bad = self.poisoned and rng.random() < _POISONED_SHARE
+                yield self._sent(f"order-{number}", _BAD_LINE if bad else event, (orders,))
 
     def _sent(self, stream_id: str, event: RawEvent, projections: Sequence[Projection]) -> _Sent:
         event_type = event[1].decode()

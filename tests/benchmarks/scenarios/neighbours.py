@@ -1,7 +1,8 @@
 """Three projections in one worker: what becomes of the lag of some while another is in trouble.
 
-Lag is the time from XADD to the row that shows it, of checkpoint events. The load leaves both cores room; what
-else a disturbance does to a machine of two cores, by its own work, is in the figures.
+Lag is the time from XADD to the row that shows it, of checkpoint events. Each time it is measured in the same
+world before the trouble and during it, so that whatever else the machine does weighs on both. How long the
+worker could have run but had to wait for a core tells how much of it is mere hunger of the trouble for cores.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import signal
 import statistics
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from functools import partial
 import asyncpg
 
 from tests.acceptance.commands import running
-from tests.benchmarks.bench import WORKER_COMMAND, Bench, Scenario, under_measurement
+from tests.benchmarks.bench import WORKER_COMMAND, Bench, Scenario, Subjects, under_measurement
 from tests.benchmarks.measurement import Figure, Name, Run, Target
 from tests.benchmarks.meter import spent
 from tests.benchmarks.neighbours_load import PROJECTIONS, NeighboursLoad
@@ -29,24 +30,16 @@ from worker.loading import load_modules
 from worker.migrate import migrate
 
 MODULES = "projections,projections.stored_transcripts,tests.examples.orders"
-CALM = "calm"
-P50, P99 = "p50", "p99"
+P50, P99, TIMES, WAITS = "p50", "p99", "p50, times calm", "worker waits for a core"
+CALM, TROUBLE = "calm", "trouble"
 CHATS, ORDERS = 300, 100
 """Events a second."""
-SECONDS = 20
+SECONDS = 10
 WARM_UP_SECONDS = 3
 BACKLOG_STREAMS = 1_000
 MOST_TIMES_CALM = 1.1
 _RETRY_SECONDS = 1.0
 _LIFE_SECONDS = 2.0
-
-Trouble = Callable[[World], AbstractAsyncContextManager[None]]
-
-
-@asynccontextmanager
-async def no_trouble(world: World) -> AsyncIterator[None]:
-    """Nothing at all."""
-    yield
 
 
 @asynccontextmanager
@@ -81,7 +74,7 @@ async def rebuilt(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def killed(world: World) -> AsyncIterator[None]:
-    """Another worker that runs transcripts alone is killed as soon as it has a part in them, again and again."""
+    """Another worker that runs transcripts alone is killed soon after it has started, again and again."""
 
     async def kill() -> None:
         while True:
@@ -105,7 +98,7 @@ async def locked(world: World) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _meanwhile(trouble: asyncio.Coroutine[None, None, None]) -> AsyncIterator[None]:
+async def _meanwhile(trouble: Coroutine[None, None, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(trouble)
     try:
         yield
@@ -118,55 +111,70 @@ async def _meanwhile(trouble: asyncio.Coroutine[None, None, None]) -> AsyncItera
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbance:
+class Trouble:
     """Trouble of one projection; the neighbours are all others."""
 
     name: str
     projection: str
-    trouble: Trouble
-    poisoned: bool = False
+    begin: Callable[[World], AbstractAsyncContextManager[None]]
+    poisons_orders: bool = False
 
     @property
     def neighbours(self) -> list[str]:
         return [name for name in PROJECTIONS if name != self.projection]
 
+    def figure(self, subject: str, what: str) -> Name:
+        return Name(f"neighbours, {self.name}", f"{subject}, {what}")
 
-UNDISTURBED = Disturbance(CALM, "", no_trouble)
-DISTURBANCES = (
-    Disturbance("orders poisoned", "orders", retried, poisoned=True),
-    Disturbance("transcripts rebuilt", "transcripts", rebuilt),
-    Disturbance("replicas of transcripts killed", "transcripts", killed),
-    Disturbance("orders locked", "orders", locked),
+
+TROUBLES = (
+    Trouble("orders poisoned", "orders", retried, poisons_orders=True),
+    Trouble("orders locked", "orders", locked),
+    Trouble("transcripts rebuilt", "transcripts", rebuilt),
+    Trouble("replicas of transcripts killed", "transcripts", killed),
 )
 
 
 class Neighbours:
-    """The lags found, by projection, quantile and disturbance."""
+    """The lags found."""
 
     def __init__(self, bench: Bench) -> None:
         self.runs: dict[Name, list[Run]] = defaultdict(list)
         self._bench = bench
 
-    async def measure(self, disturbance: Disturbance) -> Run:
-        """Lags of all that are not disturbed; the median of strategies, which never are."""
-        seconds = max(WARM_UP_SECONDS, self._bench.scaled(SECONDS))
+    async def measure(self, trouble: Trouble) -> Run:
+        """Lags of all that are not in trouble, before and meanwhile; the ratio of that of strategies."""
         async with self._bench.world() as empty:
             world = replace(empty, env={**empty.env, "WORKER_PROJECTIONS": MODULES})
             await asyncio.to_thread(migrate, world.database_url, load_modules(MODULES))
             async with under_measurement(world, [WORKER_COMMAND]) as worker:
                 await self._fill(world)
-                load = NeighboursLoad(world, CHATS, ORDERS, poisoned=disturbance.poisoned)
-                run = partial(asyncio.to_thread, load.run)
-                await run(WARM_UP_SECONDS, watched=disturbance.neighbours)
-                async with disturbance.trouble(world):
-                    cpu = await worker.cpu()
-                    lags = await run(seconds, watched=disturbance.neighbours)
-                    taken = spent(cpu, await worker.cpu())
+                load = NeighboursLoad(world, CHATS, ORDERS)
+                await asyncio.to_thread(load.run, WARM_UP_SECONDS, trouble.neighbours)
+                calm = await self._lags(worker, load, trouble, CALM)
+                load.poisoned = trouble.poisons_orders
+                async with trouble.begin(world):
+                    troubled = await self._lags(worker, load, trouble, TROUBLE)
+        for projection in trouble.neighbours:
+            ratio = troubled[projection] / calm[projection]
+            self.runs[trouble.figure(projection, TIMES)].append(Run(ratio))
+        return self.runs[trouble.figure("strategies", TIMES)][-1]
+
+    async def _lags(
+        self, worker: Subjects, load: NeighboursLoad, trouble: Trouble, when: str
+    ) -> dict[str, float]:
+        """Note lags of the neighbours; their medians in seconds."""
+        seconds = max(WARM_UP_SECONDS, self._bench.scaled(SECONDS))
+        cpu, waited = await worker.cpu(), worker.waited_for_cores()
+        lags = await asyncio.to_thread(load.run, seconds, trouble.neighbours)
+        cpu, waited = spent(cpu, await worker.cpu()), worker.waited_for_cores() - waited
         for projection, found in lags.items():
             hundredths = statistics.quantiles(found, n=100)
             for what, value in ((P50, hundredths[49]), (P99, hundredths[98])):
-                self.runs[_name(projection, what, disturbance)].append(Run(value * 1000, taken, seconds))
-        return self.runs[_name("strategies", P50, disturbance)][-1]
+                name = trouble.figure(projection, f"{what}, {when}")
+                self.runs[name].append(Run(value * 1000, cpu, seconds))
+        self.runs[trouble.figure(WAITS, when)].append(Run(1000 * waited / seconds))
+        return {projection: statistics.median(found) for projection, found in lags.items()}
 
     async def _fill(self, world: World) -> None:
         """Have conversations in the tables before the clock runs."""
@@ -180,28 +188,24 @@ class Neighbours:
         await wait_until(transcribed, "the tables to be filled", 120)
 
 
-def _name(projection: str, what: str, disturbance: Disturbance) -> Name:
-    return Name(f"neighbours, lag of {projection}, {what}", disturbance.name)
+def _unit(name: Name) -> str:
+    return "times" if name.subject.endswith(TIMES) else "ms/s" if name.subject.startswith(WAITS) else "ms"
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    """All disturbances and none, in turns."""
+    """All troubles, in turns."""
     neighbours = Neighbours(bench)
-    subjects = {d.name: partial(neighbours.measure, d) for d in (UNDISTURBED, *DISTURBANCES)}
-    await bench.in_turns("neighbours, lag of strategies in ms", subjects)
-    return [Figure(*name, "ms", runs) for name, runs in sorted(neighbours.runs.items())]
+    subjects = {trouble.name: partial(neighbours.measure, trouble) for trouble in TROUBLES}
+    await bench.in_turns("neighbours, strategies, times calm", subjects)
+    return [Figure(*name, _unit(name), runs) for name, runs in neighbours.runs.items()]
 
 
 SCENARIO = Scenario(
     "neighbours",
     measure,
     [
-        Target(
-            _name(projection, P50, disturbance),
-            _name(projection, P50, UNDISTURBED),
-            at_most=MOST_TIMES_CALM,
-        )
-        for disturbance in DISTURBANCES
-        for projection in disturbance.neighbours
+        Target(trouble.figure(projection, TIMES), at_most=MOST_TIMES_CALM)
+        for trouble in TROUBLES
+        for projection in trouble.neighbours
     ],
 )
