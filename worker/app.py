@@ -52,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 2.0
 _EXIT_SECONDS = 5.0
+_CONNECTIONS = 4
+"""To PostgreSQL: two that read and one that writes, and one for all that is done beside."""
 _HINTS_A_READ = 200
 _MAX_HINTS_IN_HAND = 20_000
 _WATCH_SECONDS = 5.0
@@ -79,23 +81,30 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 def connections_of_worker(projections: int) -> int:
     """How many connections to PostgreSQL a worker opens at most, for so many projections."""
-    return 3 * projections + 1
+    return _CONNECTIONS * projections
 
 
 @asynccontextmanager
-async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Servers]:
-    """Clients of both servers, with connections enough for so many projections; unused, they send nothing."""
-    pool_size = connections_of_worker(projections)
+async def connect_postgresql(
+    settings: Settings, connections: int = _CONNECTIONS
+) -> AsyncIterator[AsyncEngine]:
+    """Connections to PostgreSQL, so many at most."""
     url = parse_database_url(settings.database_url.get_secret_value())
-    async with connect_redis(settings) as redis:
-        engine = make_engine(url, pool_size=pool_size, application_name="projection-worker")
-        try:
-            yield Servers(redis, engine)
-        finally:
-            # A frozen server must not hold up a stop: asyncpg would wait a minute for it.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await engine.dispose()
+    engine = make_engine(url, pool_size=connections, application_name="projection-worker")
+    try:
+        yield engine
+    finally:
+        # A frozen server must not hold up a stop: asyncpg would wait a minute for it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await engine.dispose()
+
+
+@asynccontextmanager
+async def connect(settings: Settings, connections: int = _CONNECTIONS) -> AsyncIterator[Servers]:
+    """Clients of both servers, with so many connections to PostgreSQL; unused, they send nothing."""
+    async with connect_redis(settings) as redis, connect_postgresql(settings, connections) as engine:
+        yield Servers(redis, engine)
 
 
 def make_log(
@@ -253,20 +262,28 @@ async def work(
     """
     for projection in projections:  # Now, lest the worker look ready between two servers.
         health.report("starting", _NOT_REACHED, projection.name)
-    async with connect(settings, len(projections)) as servers:
-        if not await unless(stop, _reach_redis(servers, health, stop)):
+    async with connect_redis(settings) as redis:
+        if not await unless(stop, _reach_redis(redis, health, stop)):
             return
         async with asyncio.TaskGroup() as tasks:
             for projection in projections:
-                tasks.create_task(_project(settings, servers, projection, health, stop))
+                tasks.create_task(_work_at(settings, redis, projection, health, stop))
 
 
-async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
+async def _work_at(
+    settings: Settings, redis: Redis, projection: Projection, health: Health, stop: asyncio.Event
+) -> None:
+    """Run one projection over connections of its own: one that waits for locks holds several for long."""
+    async with connect_postgresql(settings) as engine:
+        await _project(settings, Servers(redis, engine), projection, health, stop)
+
+
+async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> bool:
     """Wait for Redis; False when stopped before."""
-    persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
+    persevere = Perseverance(stop, health, renew=partial(renew, redis))
 
     async def redis_answers() -> bool:
-        return bool(await servers.redis.ping())
+        return bool(await redis.ping())
 
     return bool(await persevere("connecting to Redis", redis_answers))
 

@@ -21,6 +21,8 @@ from worker.settings import Settings
 from worker.store import Store
 
 _PAGE_BYTES = 2 * 1024 * 1024
+_CONNECTIONS = 7
+"""To PostgreSQL: chunks are worked on side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ async def reach(
 
     Once it works, servers that go away are waited for; not so operators, who are to mend what they are told.
     """
-    async with connect(settings, 2) as servers:
+    async with connect(settings, _CONNECTIONS) as servers:
         await check_schema(servers.engine, settings.projections, [projection])
         persevere = Perseverance(
             stop,

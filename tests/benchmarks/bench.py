@@ -13,7 +13,7 @@ from datetime import datetime
 
 from tests.acceptance.commands import RunningCommand, running
 from tests.benchmarks.measurement import Figure, Run, Target, number
-from tests.benchmarks.meter import Meter, peak_megabytes, spent
+from tests.benchmarks.meter import Meter, peak_megabytes, spent, waited_for_cores
 from tests.benchmarks.world import World, make_world
 from tests.servers import RunningServers
 from tests.waiting import wait_until
@@ -116,6 +116,10 @@ class Subjects:
     def peak_megabytes(self) -> float:
         """The most memory that one of them has had, in MiB."""
         return max(peak_megabytes(process.process.pid) for _, process in self._running)
+
+    def waited_for_cores(self) -> float:
+        """Seconds for which they could have run, but others had the cores; 0 where Linux does not tell."""
+        return sum(waited_for_cores(process.process.pid) for _, process in self._running)
 
     async def stand_still(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something while they stand still; they count as started when they go on."""

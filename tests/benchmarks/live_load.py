@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import psycopg
+from psycopg import sql
 
 from projections import strategies
 from tests.benchmarks.workload import Connection, RawEvent, Workload
@@ -22,7 +23,9 @@ STREAMS = 200
 _TICK_SECONDS = 0.001
 _LOOK_SECONDS = 0.0005
 _PATIENCE_SECONDS = 30
-_ROWS = "SELECT stream_id, last_event_id FROM stream_projections WHERE stream_id = ANY(%s)"
+_ROWS = sql.SQL("SELECT stream_id, last_event_id FROM {} WHERE stream_id = ANY(%s)")
+
+Due = TypeVar("Due")
 
 _PROJECTED = {event_type.encode() for event_type in strategies.types}
 CHECKPOINTS = {event_type.encode() for event_type in strategies.checkpoints}
@@ -46,7 +49,7 @@ def _by_chance(workload: Workload, rng: random.Random) -> Iterator[tuple[int, Ra
         places[stream] += 1
 
 
-def paced(events: Iterator[tuple[int, RawEvent]], rate: float, seconds: float) -> Iterator[Sequence[Any]]:
+def paced(events: Iterator[Due], rate: float, seconds: float) -> Iterator[Sequence[Due]]:
     """Events in the groups in which they fall due, each millisecond at most. Blocks."""
     began = time.perf_counter()
     given, total = 0, int(rate * seconds)
@@ -66,12 +69,62 @@ class _Awaited:
     began: float
 
 
-class LiveLoad:
-    """Producers who write log and hint as `emit` does, all over one connection, and the reader.
+class Reader:
+    """Waits until a table's rows show events; to be run in a thread of its own.
 
-    The reader is another thread. It asks PostgreSQL for the rows of those streams alone whose checkpoint
-    events it waits for, half a millisecond after each answer: while it waits for none, it asks nothing.
+    It asks PostgreSQL for the rows of those streams alone whose events it waits for, half a millisecond after
+    each answer: while it waits for none, it asks nothing.
     """
+
+    def __init__(self, database_url: str, table: str) -> None:
+        self._database_url = database_url
+        self._rows = _ROWS.format(sql.Identifier(table))
+        self._awaited: dict[str, deque[_Awaited]] = {}
+        self._lock = threading.Lock()
+
+    def expect(self, stream_id: str, event_id: bytes, began: float) -> None:
+        """Wait for this event too; its XADD began then."""
+        with self._lock:
+            awaited = _Awaited(EventId.parse(event_id), began)
+            self._awaited.setdefault(stream_id, deque()).append(awaited)
+
+    def read(self, produced: threading.Event) -> list[float]:
+        """Seconds from XADD to the row that shows it, of all events up to the last that is ``produced``."""
+        latencies: list[float] = []
+        with psycopg.connect(self._database_url, autocommit=True) as connection:
+            last_seen = time.perf_counter()
+            while True:
+                all_produced = produced.is_set()
+                with self._lock:
+                    stream_ids = list(self._awaited)
+                if stream_ids:
+                    cursor = connection.execute(self._rows, [stream_ids], prepare=True)
+                    rows: dict[str, str | None] = dict(cursor.fetchall())
+                    found = self._found(rows, time.perf_counter())
+                    latencies += found
+                    last_seen = time.perf_counter() if found else last_seen
+                    if all_produced and time.perf_counter() - last_seen > _PATIENCE_SECONDS:
+                        raise TimeoutError(f"The rows of {len(stream_ids)} streams do not show their events.")
+                elif all_produced:
+                    return latencies
+                time.sleep(_LOOK_SECONDS)
+
+    def _found(self, rows: Mapping[str, str | None], now: float) -> list[float]:
+        """Forget what is seen, and tell how long it took."""
+        found: list[float] = []
+        with self._lock:
+            for stream_id, last_event_id in rows.items():
+                position = EventId.parse(last_event_id) if last_event_id is not None else EventId(0, 0)
+                awaited = self._awaited[stream_id]
+                while awaited and awaited[0].event_id <= position:
+                    found.append(now - awaited.popleft().began)
+                if not awaited:
+                    del self._awaited[stream_id]
+        return found
+
+
+class LiveLoad:
+    """Producers who write log and hint as `emit` does, all over one connection, and the reader."""
 
     def __init__(self, world: World, rate: float) -> None:
         self._world = world
@@ -81,19 +134,17 @@ class LiveLoad:
         self._stream_ids = stream_ids
         self._logs = [world.keys.log(s).encode() for s in stream_ids]
         self._feeds = [world.keys.feed(world.keys.partition(s)).encode() for s in stream_ids]
-        self._awaited: dict[str, deque[_Awaited]] = {}
-        self._lock = threading.Lock()
-        self._produced = threading.Event()
+        self._reader = Reader(world.database_url, strategies.table.name)
 
     def run(self, seconds: float) -> list[float]:
         """Seconds from XADD to the row that shows it, of all checkpoint events meanwhile. Blocks."""
-        self._produced.clear()
+        produced = threading.Event()
         with ThreadPoolExecutor(max_workers=1) as reader:
-            latencies = reader.submit(self._read)
+            latencies = reader.submit(self._reader.read, produced)
             try:
                 self._produce(seconds)
             finally:
-                self._produced.set()
+                produced.set()
             return latencies.result()
 
     def _produce(self, seconds: float) -> None:
@@ -112,43 +163,7 @@ class LiveLoad:
 
     def _note(self, group: Sequence[tuple[int, RawEvent]], replies: list[bytes], began: float) -> None:
         at = 0
-        with self._lock:
-            for stream, (_, event_type, _) in group:
-                if event_type in CHECKPOINTS:
-                    awaited = _Awaited(EventId.parse(replies[at]), began)
-                    self._awaited.setdefault(self._stream_ids[stream], deque()).append(awaited)
-                at += 1 + (event_type in _PROJECTED)
-
-    def _read(self) -> list[float]:
-        """Wait for events until all that were produced have been seen."""
-        latencies: list[float] = []
-        with psycopg.connect(self._world.database_url, autocommit=True) as connection:
-            last_seen = time.perf_counter()
-            while True:
-                produced = self._produced.is_set()
-                with self._lock:
-                    stream_ids = list(self._awaited)
-                if stream_ids:
-                    cursor = connection.execute(_ROWS, [stream_ids], prepare=True)
-                    rows: dict[str, str | None] = dict(cursor.fetchall())
-                    found = self._found(rows, time.perf_counter())
-                    latencies += found
-                    last_seen = time.perf_counter() if found else last_seen
-                    if produced and time.perf_counter() - last_seen > _PATIENCE_SECONDS:
-                        raise TimeoutError(f"The rows of {len(stream_ids)} streams do not show their events.")
-                elif produced:
-                    return latencies
-                time.sleep(_LOOK_SECONDS)
-
-    def _found(self, rows: Mapping[str, str | None], now: float) -> list[float]:
-        """Forget what is seen, and tell how long it took."""
-        found: list[float] = []
-        with self._lock:
-            for stream_id, last_event_id in rows.items():
-                position = EventId.parse(last_event_id) if last_event_id is not None else EventId(0, 0)
-                awaited = self._awaited[stream_id]
-                while awaited and awaited[0].event_id <= position:
-                    found.append(now - awaited.popleft().began)
-                if not awaited:
-                    del self._awaited[stream_id]
-        return found
+        for stream, (_, event_type, _) in group:
+            if event_type in CHECKPOINTS:
+                self._reader.expect(self._stream_ids[stream], replies[at], began)
+            at += 1 + (event_type in _PROJECTED)

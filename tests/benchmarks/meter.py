@@ -72,3 +72,12 @@ def peak_megabytes(pid: int) -> float:
         return float(psutil.Process(pid).memory_info().rss) / _MEGABYTE
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
+
+
+def waited_for_cores(pid: int) -> float:
+    """For how many seconds a process's main thread could have run, but others had the cores."""
+    try:
+        _, waited_nanoseconds, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except FileNotFoundError:
+        return 0.0
+    return int(waited_nanoseconds) / 1e9

@@ -19,6 +19,9 @@ from tests.working import Working, working
 from worker import Keys, app, emit
 
 _EVENTS = 300
+_CONNECTIONS = 4
+"""Of each projection."""
+_ROUNDS = 3
 _LATENCY_SECONDS = 1.0
 """More than enough for an event that nothing holds up, less than any time that the other would wait."""
 
@@ -111,3 +114,33 @@ async def test_locks_hold_up_their_own_projection_alone(worker: Working, stateme
         await chats_go_on(worker)
         assert not worker.health.problems("strategies")
     await all_add_up_to(worker, 2)
+
+
+async def test_many_that_wait_for_locks_leave_another_its_connections(
+    servers: RunningServers, database_url: str, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_WATCH_SECONDS", 0.1)
+    waiting = [tallies(f"tallies-{number}", logs=f"t{number}:") for number in range(4)]
+    async with working(
+        redis, servers.redis_url, database_url, database_url, keys, [strategies, *waiting], sweep_seconds=0.2
+    ) as worker:
+        await worker.fetch(MAKE_TABLE)
+        await worker.ready()
+        async with locked(database_url, "LOCK TABLE tallies"):
+            for projection in waiting:
+                for number in range(_EVENTS // 4):
+                    stream_id = f"{projection.name}-{number}"
+                    await emit(redis, stream_id, "", "add", {"n": 1}, keys=projection.keys(keys))
+
+            async def all_wait() -> bool:
+                found = await worker.fetch(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                return bool(found >= _CONNECTIONS * len(waiting))
+
+            await wait_until(all_wait, "all connections of those that wait to be in use", 20)
+            for _ in range(_ROUNDS):
+                await chats_go_on(worker)
+            assert not worker.health.problems("strategies")
+        await all_add_up_to(worker, 1)

@@ -11,6 +11,7 @@ from tests.benchmarks.scenarios import (
     growth,
     last_messages,
     live,
+    neighbours,
     rebuild_verify,
     transcripts,
 )
@@ -23,4 +24,5 @@ SCENARIOS: Sequence[Scenario] = (
     rebuild_verify.SCENARIO,
     transcripts.SCENARIO,
     last_messages.SCENARIO,
+    neighbours.SCENARIO,
 )
