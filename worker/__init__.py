@@ -63,6 +63,7 @@ The parts
 `unusable`              counts keys that cannot be projected
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
+`http`, `site`          the server of probes, metrics and status page; what is answered there; `address`
 `watchdog`              ends the process when a handler never returns
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.deaths import Deaths
 from worker.diverged import DivergedStreams
-from worker.errors import ProjectionWorkerError
+from worker.errors import ProjectionWorkerError, SettingsError
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 _CLOSE_SECONDS = 2.0
 _HINTS_A_READ = 200
 _MAX_HINTS_IN_HAND = 20_000
-_WATCH_SECONDS = 5.0
+_WATCH_SECONDS = 2.0
 _SAMPLE_PAGE_BYTES = 256 * 1024
 
 
@@ -196,8 +196,36 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    stop = asyncio.Event()
-    working = asyncio.create_task(work(settings, projections, Health(), stop))
+    stop, health = asyncio.Event(), Health()
+    async with _http(settings, health):
+        return await _run(settings, projections, health, stop)
+
+
+@asynccontextmanager
+async def _http(settings: Settings, health: Health) -> AsyncIterator[None]:
+    """Answer over HTTP while the block lasts, if the settings say where.
+
+    Where the address is only the default, another worker of the host may have it; this one works without.
+    """
+    from worker.http import serve_http  # here, since no command but `run` should load so much
+    from worker.site import make_routes
+
+    async with AsyncExitStack() as stack:
+        if settings.http is not None:
+            try:
+                routes = make_routes(health, settings.stuck)
+                address = await stack.enter_async_context(serve_http(settings.http, routes))
+            except SettingsError as error:
+                if "http_address" in settings.model_fields_set:
+                    raise
+                log.warning("http_off", error=str(error))
+            else:
+                log.info("http_on", address=str(address))
+        yield
+
+
+async def _run(settings: Settings, projections: list[Projection], health: Health, stop: asyncio.Event) -> int:
+    working = asyncio.create_task(work(settings, projections, health, stop))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:

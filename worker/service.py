@@ -163,7 +163,7 @@ class Service:
                 swept = None
                 await self._persevere("handing over the sweep", self._sweep.release_lease)
             else:
-                swept = await self._persevere("sweeping", self._sweep.run_once)
+                swept = await self._persevere("sweeping", self._sweep.run_once, at_leisure=True)
             # Who does not hold the lease asks often, to take over soon from a replica that died.
             await self._sweep.pause(period if swept else min(period, _LEASE_POLL_SECONDS))
 
@@ -184,7 +184,7 @@ class Service:
 
     async def _verify_rows(self) -> None:
         while not await wait_for(self._stop, self._sample.pause_seconds):
-            await self._persevere("verifying", self._verify_some)
+            await self._persevere("verifying", self._verify_some, at_leisure=True)
 
     async def _verify_some(self) -> None:
         """A stop is not held up by a row that must be looked at again, nor by a long log."""
