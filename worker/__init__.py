@@ -64,6 +64,8 @@ The parts
 `trouble`, `retry`      what an error means; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
 `http`, `site`          the server of probes, metrics and status page; what is answered there; `address`
+`insight`, `measures`   what a worker knows of itself and its projections; what its projecting measures
+`metrics`, `exposition` what each metric means; all of them as Prometheus reads them
 `watchdog`              ends the process when a handler never returns
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection

@@ -25,6 +25,7 @@ from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
 from worker.health import Health
+from worker.insight import Insight
 from worker.isolation import Isolation
 from worker.leases import Leases
 from worker.log import Log
@@ -78,7 +79,7 @@ async def connect(settings: Settings, projections: int = 1) -> AsyncIterator[Ser
     """Clients of both servers, with connections enough for so many projections; unused, they send nothing."""
     url = parse_database_url(settings.database_url.get_secret_value())
     async with connect_redis(settings) as redis:
-        engine = make_engine(url, pool_size=3 * projections + 1, application_name="projection-worker")
+        engine = make_engine(url, pool_size=3 * projections + 2, application_name="projection-worker")
         try:
             yield Servers(redis, engine)
         finally:
@@ -196,13 +197,13 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    stop, health = asyncio.Event(), Health()
-    async with _http(settings, health):
-        return await _run(settings, projections, health, stop)
+    insight = Insight(Health(), projections)
+    async with _http(settings, insight):
+        return await _run(settings, projections, insight)
 
 
 @asynccontextmanager
-async def _http(settings: Settings, health: Health) -> AsyncIterator[None]:
+async def _http(settings: Settings, insight: Insight) -> AsyncIterator[None]:
     """Answer over HTTP while the block lasts, if the settings say where.
 
     Where the address is only the default, another worker of the host may have it; this one works without.
@@ -213,7 +214,7 @@ async def _http(settings: Settings, health: Health) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         if settings.http is not None:
             try:
-                routes = make_routes(health, settings.stuck)
+                routes = make_routes(insight, settings.stuck)
                 address = await stack.enter_async_context(serve_http(settings.http, routes))
             except SettingsError as error:
                 if "http_address" in settings.model_fields_set:
@@ -224,8 +225,9 @@ async def _http(settings: Settings, health: Health) -> AsyncIterator[None]:
         yield
 
 
-async def _run(settings: Settings, projections: list[Projection], health: Health, stop: asyncio.Event) -> int:
-    working = asyncio.create_task(work(settings, projections, health, stop))
+async def _run(settings: Settings, projections: list[Projection], insight: Insight) -> int:
+    stop = asyncio.Event()
+    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -259,20 +261,26 @@ def _first(group: ExceptionGroup[ProjectionWorkerError]) -> ProjectionWorkerErro
 
 
 async def work(
-    settings: Settings, projections: list[Projection], health: Health, stop: asyncio.Event
+    settings: Settings,
+    projections: list[Projection],
+    health: Health,
+    stop: asyncio.Event,
+    insight: Insight | None = None,
 ) -> None:
-    """Reach the servers and run all projections until ``stop`` is set.
+    """Reach the servers and run all projections until ``stop`` is set; ``insight`` gets to know all of it.
 
     A server that is away, and a database that is not as it should be, are waited for; ``health`` tells what
     is wrong meanwhile. A projection whose tables are not as they should be waits for itself, and keeps no
     other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
-    async with connect(settings, len(projections)) as servers:
-        if not await unless(stop, _reach_redis(servers, health, stop)):
-            return
-        async with asyncio.TaskGroup() as tasks:
+    insight = insight or Insight(health, projections)
+    async with connect(settings, len(projections)) as servers, asyncio.TaskGroup() as tasks:
+        if settings.http is not None:
+            observing = insight.observe(servers.redis, servers.engine, settings.keys, stop)
+            tasks.create_task(unless(stop, observing))
+        if await unless(stop, _reach_redis(servers, health, stop)):
             for projection in projections:
-                tasks.create_task(_project(settings, servers, projection, health, stop))
+                tasks.create_task(_project(settings, servers, projection, insight, stop))
 
 
 async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
@@ -290,13 +298,13 @@ async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) ->
 
 
 async def _project(
-    settings: Settings, servers: Servers, projection: Projection, health: Health, stop: asyncio.Event
+    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event
 ) -> None:
     """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
     """
-    name = projection.name
+    name, health = projection.name, insight.health
     persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
     health.report("starting", "The servers have not been reached yet.", name)
 
@@ -315,5 +323,6 @@ async def _project(
             await persevere("checking PostgreSQL", database_is_right)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
+        service = insight.services[name] = make_service(settings, servers, projection, stop, health=health)
+        tasks.create_task(service.run())
         tasks.create_task(unless(stop, watch_database()))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from time import monotonic
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from worker.exposition import Metrics
 from worker.health import Health
 from worker.http import Answer, Routes
+from worker.insight import Insight
 
 _STUCK_TIMES = 10
 """By how much what a stuck handler may take is exceeded by what waits for slow servers again and again."""
+_KEPT_SECONDS = 1.0
 
 
-def make_routes(health: Health, stuck: timedelta) -> Routes:
+def make_routes(insight: Insight, stuck: timedelta) -> Routes:
     """All paths; ``stuck`` is what WORKER_STUCK_SECONDS says."""
+    health, metrics = insight.health, Metrics(insight)
     return {
         "/livez": lambda: _livez(health, stuck * _STUCK_TIMES),
         "/readyz": lambda: _readyz(health),
+        "/metrics": _kept(lambda: Answer(200, metrics.text(), CONTENT_TYPE_PLAIN_0_0_4)),
     }
 
 
@@ -34,3 +43,15 @@ def _readyz(health: Health) -> Answer:
     if health.ready:
         return Answer.text(200, "The worker is ready.")
     return Answer.text(503, *map(str, health.problems()))
+
+
+def _kept(make: Callable[[], Answer]) -> Callable[[], Answer]:
+    """The same answer for a moment: however often it is asked for, it takes no time from the projecting."""
+    kept: list[tuple[float, Answer]] = []
+
+    def answer() -> Answer:
+        if not kept or monotonic() - kept[0][0] >= _KEPT_SECONDS:
+            kept[:] = [(monotonic(), make())]
+        return kept[0][1]
+
+    return answer

@@ -10,6 +10,7 @@ from pathlib import Path
 from typer import Typer
 
 from worker.cli import app
+from worker.metrics import METRICS
 from worker.settings import Settings, variable
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -17,9 +18,12 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 def rows_of_table(heading: str) -> dict[str, str]:
     """First cell to second, of the table whose first heading this is."""
+    return {row[0].strip("`"): row[1].strip("`") for row in cells_of_table(heading)}
+
+
+def cells_of_table(heading: str) -> list[list[str]]:
     table = README.split(f"\n| {heading} |", 1)[1].split("\n\n", 1)[0]
-    cells = [line.strip("|").split("|") for line in table.splitlines()[2:]]
-    return {row[0].strip().strip("`"): row[1].strip().strip("`") for row in cells}
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -28,6 +32,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if name not in ("redis_url", "database_url", "consumer_name"):
             assert documented[variable(name)] == str(field.default), name
+
+
+def test_every_metric_is_documented_as_it_describes_itself() -> None:
+    documented = cells_of_table("metric")
+    assert documented == [
+        [f"`{metric.full_name}{f'{{{metric.label}}}' if metric.label else ''}`", metric.kind, metric.help]
+        for metric in METRICS
+    ]
 
 
 def test_every_command_is_documented() -> None:
