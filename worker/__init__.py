@@ -66,6 +66,7 @@ The parts
 `http`, `site`          the server of probes, metrics and status page; what is answered there; `address`
 `insight`, `measures`   what a worker knows of itself and its projections; what its projecting measures
 `metrics`, `exposition` what each metric means; all of them as Prometheus reads them
+`overview`, `page`      what the status page shows, as data; its files
 `watchdog`              ends the process when a handler never returns
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
 `service`               the loop of one projection

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.resources import files
 from time import monotonic
 
+import orjson
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from worker.exposition import Metrics
 from worker.health import Health
 from worker.http import Answer, Routes
 from worker.insight import Insight
+from worker.overview import overview
 
 _STUCK_TIMES = 10
 """By how much what a stuck handler may take is exceeded by what waits for slow servers again and again."""
 _KEPT_SECONDS = 1.0
+_PAGE_FILES = {
+    "index.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
 
 
 def make_routes(insight: Insight, stuck: timedelta) -> Routes:
     """All paths; ``stuck`` is what WORKER_STUCK_SECONDS says."""
-    health, metrics = insight.health, Metrics(insight)
+    health, metrics, page = insight.health, Metrics(insight), _page()
     return {
         "/livez": lambda: _livez(health, stuck * _STUCK_TIMES),
         "/readyz": lambda: _readyz(health),
+        "/": lambda: page["index.html"],
+        "/page.css": lambda: page["page.css"],
+        "/page.js": lambda: page["page.js"],
+        "/status.json": _kept(lambda: _status(insight)),
         "/metrics": _kept(lambda: Answer(200, metrics.text(), CONTENT_TYPE_PLAIN_0_0_4)),
     }
 
@@ -43,6 +55,22 @@ def _readyz(health: Health) -> Answer:
     if health.ready:
         return Answer.text(200, "The worker is ready.")
     return Answer.text(503, *map(str, health.problems()))
+
+
+def _status(insight: Insight) -> Answer:
+    """How it all stands, for programs and for the page."""
+    insight.look()
+    told = orjson.dumps(overview(insight), option=orjson.OPT_NON_STR_KEYS)
+    return Answer(200, told, "application/json")
+
+
+def _page() -> dict[str, Answer]:
+    """The files of the status page, which are the same for everybody."""
+    folder = files("worker") / "page"
+    return {
+        name: Answer(200, (folder / name).read_bytes(), content_type)
+        for name, content_type in _PAGE_FILES.items()
+    }
 
 
 def _kept(make: Callable[[], Answer]) -> Callable[[], Answer]:

@@ -92,7 +92,7 @@ async def test_what_happens_to_events_is_counted_and_measured(watched: Watched) 
     assert 0 < sum_ < 10
     assert watched.value("batch_streams_count") == watched.value("batch_seconds_count")
     assert watched.value("commit_seconds_count")
-    assert watched.value("replicas") == 1
+    await watched.reach("replicas", 1)
     assert SECRET_STREAM not in watched.text
 
 
