@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from worker.cli import app
 from worker.metrics import METRICS
 from worker.settings import Settings, variable
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+WORKER = Path(__file__).parents[2] / "worker"
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
+LOGGING = {"_report_first", *(f"log.{level}" for level in LEVELS)}
+README = (WORKER.parent / "README.md").read_text(encoding="utf-8")
 
 
 def rows_of_table(heading: str) -> dict[str, str]:
@@ -40,6 +44,27 @@ def test_every_metric_is_documented_as_it_describes_itself() -> None:
         [f"`{metric.full_name}{f'{{{metric.label}}}' if metric.label else ''}`", metric.kind, metric.help]
         for metric in METRICS
     ]
+
+
+def test_every_log_event_is_documented() -> None:
+    documented = [name for cell in rows_of_table("event") for name in re.findall(r"[a-z_]+", cell)]
+    logged = {event for path in WORKER.rglob("*.py") for event in events_logged(path)}
+    assert set(documented) == logged
+    assert len(documented) == len(logged)
+
+
+def events_logged(path: Path) -> Iterator[str]:
+    """The names under which a module logs; one that is no literal is an argument, or an author's."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in LOGGING:
+            continue
+        names = [
+            argument.value
+            for argument in call.args
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        ]
+        assert names or path.name == "fold_report.py", ast.unparse(call)
+        yield from names[:1]
 
 
 def test_every_command_is_documented() -> None:
