@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.insight import Insight, Observed
 from worker.replicas import ReplicaReport
-from worker.status import ProjectionStatus, as_dict
+from worker.status import as_dict
 
 _LATE_SECONDS = 30.0
 
@@ -33,7 +33,7 @@ def overview(insight: Insight) -> dict[str, Any]:
                 "version": observed.projection.version,
                 "concerns": concerns[name],
                 "lag_hints": observed.lag_hints,
-                "status": _without_scope(observed.status, observed),
+                "status": _status(observed),
                 "history": [astuple(moment) for moment in observed.history],
             }
             for name, observed in insight.observed.items()
@@ -41,11 +41,15 @@ def overview(insight: Insight) -> dict[str, Any]:
     }
 
 
-def _without_scope(status: ProjectionStatus | None, observed: Observed) -> dict[str, Any] | None:
+def _status(observed: Observed) -> dict[str, Any] | None:
+    """What both servers tell: None without Redis; without PostgreSQL its ``letters`` are None."""
+    status = observed.status
     if status is None:
         return None
     told = as_dict(status, observed.history[-1].events_per_second if observed.history else None)
     told["lag_seconds"] = observed.lag_seconds
+    if observed.in_database is None:
+        told["letters"] = None
     if told["rebuild"]:
         del told["rebuild"]["scope"]
     return told

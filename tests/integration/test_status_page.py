@@ -22,9 +22,11 @@ from worker import insight as insight_of
 from worker.address import Address
 from worker.app import work
 from worker.campaign import Campaigns
+from worker.database import make_engine, parse_database_url
 from worker.health import Health
 from worker.http import serve_http
 from worker.insight import Insight
+from worker.overview import overview
 from worker.scope import Scope
 from worker.settings import Settings
 from worker.site import make_routes
@@ -117,6 +119,23 @@ async def test_a_table_that_is_gone_is_told_once_for_all_replicas(site: Site, en
     assert not told["ready"]
     [concern] = told["projections"][0]["concerns"]
     assert 'relation "tallies" does not exist' in concern
+
+
+async def test_what_only_an_absent_postgresql_knows_is_not_told_as_nothing(client: Redis, keys: Keys) -> None:
+    nowhere = make_engine(
+        parse_database_url("postgresql://u:p@127.0.0.1:1/x"), pool_size=1, application_name="test"
+    )
+    insight, stop = Insight(Health(), [tallies()]), asyncio.Event()
+    observing = asyncio.create_task(insight.observe(client, nowhere, keys, stop))
+    history = insight.observed["tallies"].history
+    await wait_until(lambda: len(history) == 1, "a look")
+    [projection] = overview(insight)["projections"]
+    assert projection["status"]["letters"] is None
+    assert projection["concerns"][0].startswith("PostgreSQL tells nothing: ConnectionRefusedError")
+    assert history[0].hints == 0
+    stop.set()
+    await observing
+    await nowhere.dispose()
 
 
 async def test_outsiders_see_no_stream_ids_payloads_values_or_passwords(

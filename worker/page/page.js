@@ -116,7 +116,8 @@ function show(projection, now) {
   figure(section, "hints", whole(projection.lag_hints));
   figure(section, "rate", whole(status?.events_per_second));
   figure(section, "replicas", whole(status?.replicas.length), status?.replicas.length === 0);
-  figure(section, "blocked", whole(status?.letters.blocked), status?.letters.blocked > 0);
+  const letters = status?.letters;
+  figure(section, "blocked", whole(letters?.blocked), letters?.blocked > 0);
   figure(section, "diverged", whole(status?.diverged), status?.diverged > 0);
   draw(section, "lag", "Oldest waiting event", history.map((m) => [m[0], m[1]]), now, duration);
   draw(section, "rate", "Events a second", history.map((m) => [m[0], m[3]]), now, whole);
@@ -131,10 +132,10 @@ function show(projection, now) {
     whole(replica.comparisons_lost),
     whole(replica.pending_streams),
   ]), status ? "no replica is alive" : "unknown");
-  fill(section, "letters", Object.entries(status?.letters.by_reason ?? {}).map(([reason, events]) =>
-    [reason.replaceAll("_", " "), whole(events)]), status ? "none" : "unknown");
+  fill(section, "letters", Object.entries(letters?.by_reason ?? {}).map(([reason, events]) =>
+    [reason.replaceAll("_", " "), whole(events)]), letters ? "none" : "unknown");
   fill(section, "versions", Object.entries(status?.rows_by_version ?? {}).map(([version, rows]) =>
-    [version === "0" ? "made by others" : version, whole(rows)]), status?.unreadable || (status ? "none" : "unknown"));
+    [version === "0" ? "made by others" : version, whole(rows)]), letters ? status.unreadable || "none" : "unknown");
   const sweep = status?.sweep;
   fill(section, "behind", sweep ? [
     ["streams seen", whole(sweep.streams)],
