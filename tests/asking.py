@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from worker.address import Address
 
-ANSWER_SECONDS = 5
+ANSWER_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
 from worker.deaths import Deaths
 from worker.diverged import DivergedStreams
-from worker.errors import ProjectionWorkerError, SettingsError
+from worker.errors import ProjectionWorkerError
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
@@ -197,32 +197,11 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
+    from worker.site import serve_site  # here, since no command but `run` should load so much
+
     insight = Insight(Health(), projections)
-    async with _http(settings, insight):
+    async with serve_site(settings, insight):
         return await _run(settings, projections, insight)
-
-
-@asynccontextmanager
-async def _http(settings: Settings, insight: Insight) -> AsyncIterator[None]:
-    """Answer over HTTP while the block lasts, if the settings say where.
-
-    Where the address is only the default, another worker of the host may have it; this one works without.
-    """
-    from worker.http import serve_http  # here, since no command but `run` should load so much
-    from worker.site import make_routes
-
-    async with AsyncExitStack() as stack:
-        if settings.http is not None:
-            try:
-                routes = make_routes(insight, settings.stuck)
-                address = await stack.enter_async_context(serve_http(settings.http, routes))
-            except SettingsError as error:
-                if "http_address" in settings.model_fields_set:
-                    raise
-                log.warning("http_off", error=str(error))
-            else:
-                log.info("http_on", address=str(address))
-        yield
 
 
 async def _run(settings: Settings, projections: list[Projection], insight: Insight) -> int:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib.resources import files
 from time import monotonic
 
 import orjson
+import structlog
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from worker.errors import SettingsError
 from worker.exposition import Metrics
 from worker.health import Health
-from worker.http import Answer, Routes
+from worker.http import Answer, Routes, serve_http
 from worker.insight import Insight
 from worker.overview import overview
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _STUCK_TIMES = 10
 """By how much what a stuck handler may take is exceeded by what waits for slow servers again and again."""
@@ -24,6 +30,27 @@ _PAGE_FILES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
 }
+
+
+@asynccontextmanager
+async def serve_site(settings: Settings, insight: Insight) -> AsyncIterator[None]:
+    """Answer over HTTP while the block lasts, if the settings say where.
+
+    Raises SettingsError where the address cannot be had. Where it is only the default, another worker of the
+    host may have it; this one works without.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.http is not None:
+            routes = make_routes(insight, settings.stuck)
+            try:
+                address = await stack.enter_async_context(serve_http(settings.http, routes))
+            except SettingsError as error:
+                if "http_address" in settings.model_fields_set:
+                    raise
+                log.warning("http_off", error=str(error))
+            else:
+                log.info("http_on", address=str(address))
+        yield
 
 
 def make_routes(insight: Insight, stuck: timedelta) -> Routes:

@@ -37,6 +37,7 @@ def env(servers: RunningServers, database_url: str, keys_prefix: str) -> dict[st
 
 
 ANYWHERE = {"WORKER_HTTP_ADDRESS": "127.0.0.1:0"}
+START_SECONDS = 30
 
 
 async def address_of(worker: RunningCommand) -> Address:
@@ -46,7 +47,7 @@ async def address_of(worker: RunningCommand) -> Address:
         found = re.search(r'"address": "([^"]+)", "event": "http_on"', worker.log)
         return found[1] if found else None
 
-    address = parse_address(await wait_until(said, "the worker to say where it answers"))
+    address = parse_address(await wait_until(said, "the worker to say where it answers", START_SECONDS))
     assert address is not None
     return address
 
@@ -63,7 +64,7 @@ async def ready_worker(env: dict[str, str]) -> AsyncIterator[tuple[RunningComman
         async def ready() -> bool:
             return await status(address, "/readyz") == 200
 
-        await wait_until(ready, "the worker to be ready")
+        await wait_until(ready, "the worker to be ready", START_SECONDS)
         yield worker, address
         assert await asyncio.to_thread(worker.stop) == 0, worker.log
 
@@ -134,7 +135,7 @@ async def test_no_probe_is_answered_while_a_handler_does_not_return(
     stuck = {**env, "WORKER_PROJECTIONS": "tests.stuck_strategies", "WORKER_STUCK_SECONDS": "3600"}
     with running("run", env=stuck) as worker:
         address = await address_of(worker)
-        await wait_until(lambda: worker.says("started"), "the worker to start")
+        await wait_until(lambda: worker.says("started"), "the worker to start", START_SECONDS)
         assert await status(address, "/livez") == 200
         await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix))
 
@@ -168,6 +169,10 @@ def test_a_malformed_address_is_a_sentence(env: dict[str, str]) -> None:
 def test_where_another_worker_has_the_default_address_this_one_works_without(env: dict[str, str]) -> None:
     default = {name: value for name, value in env.items() if name != "WORKER_HTTP_ADDRESS"}
     with running("run", env=default) as first, running("run", env=default) as second:
-        block_until(lambda: first.says('"started"') and second.says('"started"'), "both workers to start")
+        block_until(
+            lambda: first.says('"started"') and second.says('"started"'),
+            "both workers to start",
+            START_SECONDS,
+        )
         assert second.says("http_off") or first.says("http_off")
         assert first.stop() == second.stop() == 0
