@@ -253,6 +253,8 @@ async def work(
     other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
     insight = insight or Insight(health, projections)
+    for projection in projections:  # Before anybody asks: there is no moment at which it seems to be ready.
+        health.report("starting", "The servers have not been reached yet.", projection.name)
     async with connect(settings, len(projections)) as servers, asyncio.TaskGroup() as tasks:
         if settings.http is not None:
             observing = insight.observe(servers.redis, servers.engine, settings.keys, stop)
@@ -265,15 +267,11 @@ async def work(
 async def _reach_redis(servers: Servers, health: Health, stop: asyncio.Event) -> bool:
     """Wait for Redis; False when stopped before."""
     persevere = Perseverance(stop, health, renew=partial(renew, servers.redis))
-    health.report("starting", "The servers have not been reached yet.")
 
     async def redis_answers() -> bool:
         return bool(await servers.redis.ping())
 
-    reached = bool(await persevere("connecting to Redis", redis_answers))
-    if reached:
-        health.over("starting")
-    return reached
+    return bool(await persevere("connecting to Redis", redis_answers))
 
 
 async def _project(
@@ -285,7 +283,6 @@ async def _project(
     """
     name, health = projection.name, insight.health
     persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
-    health.report("starting", "The servers have not been reached yet.", name)
 
     async def database_is_right() -> bool:
         await check_database(servers.engine, settings.projections, projection)
