@@ -63,6 +63,10 @@ The parts
 `unusable`              counts keys that cannot be projected
 `trouble`, `retry`      what an error means, `tls` where TLS is the matter; going on when servers are away
 `health`, `readiness`   what is wrong at present; whether the database is as it should be
+`http`, `site`          the server of probes, metrics and status page; what is answered there; `address`
+`insight`, `measures`   what a worker knows of itself and its projections; what its projecting measures
+`metrics`, `exposition` what each metric means; all of them as Prometheus reads them
+`overview`, `page`      what the status page shows, as data; its files
 `watchdog`              ends the process when a handler never returns
 `service_manager`       what systemd is told
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen

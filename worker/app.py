@@ -26,6 +26,7 @@ from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
 from worker.health import Health
+from worker.insight import Insight
 from worker.isolation import Isolation
 from worker.leases import Leases
 from worker.log import Log
@@ -56,7 +57,7 @@ _CONNECTIONS = 4
 """To PostgreSQL: two that read and one that writes, and one for all that is done beside."""
 _HINTS_A_READ = 200
 _MAX_HINTS_IN_HAND = 20_000
-_WATCH_SECONDS = 5.0
+_WATCH_SECONDS = 2.0
 _NOT_REACHED = "The servers have not been reached yet."
 _SAMPLE_PAGE_BYTES = 256 * 1024
 
@@ -81,7 +82,7 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 def connections_of_worker(projections: int) -> int:
     """How many connections to PostgreSQL a worker opens at most, for so many projections."""
-    return _CONNECTIONS * projections
+    return _CONNECTIONS * projections + 1
 
 
 @asynccontextmanager
@@ -215,8 +216,16 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The exit code is 0 after a graceful stop, 1 when the rest had to be cancelled.
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
-    stop, health = asyncio.Event(), Health()
-    working = asyncio.create_task(work(settings, projections, health, stop))
+    from worker.site import serve_site  # here, since no command but `run` should load so much
+
+    insight = Insight(Health(), projections)
+    async with serve_site(settings, insight):
+        return await _run(settings, projections, insight)
+
+
+async def _run(settings: Settings, projections: list[Projection], insight: Insight) -> int:
+    stop = asyncio.Event()
+    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -229,7 +238,7 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal)
     stop_takes = timedelta(seconds=settings.shutdown_seconds + _CLOSE_SECONDS + _EXIT_SECONDS)
-    telling = telling_service_manager(health, stop, stop_takes=stop_takes, environ=os.environ)
+    telling = telling_service_manager(insight.health, stop, stop_takes=stop_takes, environ=os.environ)
     try:
         async with watchdog(settings.stuck), telling:
             await working
@@ -252,30 +261,41 @@ def _first(group: ExceptionGroup[ProjectionWorkerError]) -> ProjectionWorkerErro
 
 
 async def work(
-    settings: Settings, projections: list[Projection], health: Health, stop: asyncio.Event
+    settings: Settings,
+    projections: list[Projection],
+    health: Health,
+    stop: asyncio.Event,
+    insight: Insight | None = None,
 ) -> None:
-    """Reach the servers and run all projections until ``stop`` is set.
+    """Reach the servers and run all projections until ``stop`` is set; ``insight`` gets to know all of it.
 
     A server that is away, and a database that is not as it should be, are waited for; ``health`` tells what
     is wrong meanwhile. A projection whose tables are not as they should be waits for itself, and keeps no
     other from going on. Raises FeedPartitionsError, which only another setting can mend.
     """
-    for projection in projections:  # Now, lest the worker look ready between two servers.
+    insight = insight or Insight(health, projections)
+    for projection in projections:  # Before anybody asks: there is no moment at which it seems to be ready.
         health.report("starting", _NOT_REACHED, projection.name)
-    async with connect_redis(settings) as redis:
-        if not await unless(stop, _reach_redis(redis, health, stop)):
-            return
-        async with asyncio.TaskGroup() as tasks:
+    async with connect_redis(settings) as redis, asyncio.TaskGroup() as tasks:
+        if settings.http is not None:
+            tasks.create_task(unless(stop, _observe(settings, redis, insight, stop)))
+        if await unless(stop, _reach_redis(redis, health, stop)):
             for projection in projections:
-                tasks.create_task(_work_at(settings, redis, projection, health, stop))
+                tasks.create_task(_work_at(settings, redis, projection, insight, stop))
+
+
+async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asyncio.Event) -> None:
+    """Look at how all stands, over a connection of its own, which waits for none of those that project."""
+    async with connect_postgresql(settings, 1) as engine:
+        await insight.observe(redis, engine, settings.keys, stop)
 
 
 async def _work_at(
-    settings: Settings, redis: Redis, projection: Projection, health: Health, stop: asyncio.Event
+    settings: Settings, redis: Redis, projection: Projection, insight: Insight, stop: asyncio.Event
 ) -> None:
     """Run one projection over connections of its own: one that waits for locks holds several for long."""
     async with connect_postgresql(settings) as engine:
-        await _project(settings, Servers(redis, engine), projection, health, stop)
+        await _project(settings, Servers(redis, engine), projection, insight, stop)
 
 
 async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> bool:
@@ -289,13 +309,13 @@ async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> boo
 
 
 async def _project(
-    settings: Settings, servers: Servers, projection: Projection, health: Health, stop: asyncio.Event
+    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event
 ) -> None:
     """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
     """
-    name = projection.name
+    name, health = projection.name, insight.health
     persevere = Perseverance(stop, health, projection=name, renew=partial(renew, servers.redis))
 
     async def database_is_right() -> bool:
@@ -313,5 +333,6 @@ async def _project(
             await persevere("checking PostgreSQL", database_is_right)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(make_service(settings, servers, projection, stop, health=health).run())
+        service = insight.services[name] = make_service(settings, servers, projection, stop, health=health)
+        tasks.create_task(service.run())
         tasks.create_task(unless(stop, watch_database()))

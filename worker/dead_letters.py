@@ -8,7 +8,7 @@ out by themselves, within about a sweep.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -53,12 +53,14 @@ class LetterCounts:
     """How many streams of a projection are blocked, and how many of its events were passed over and skipped.
 
     ``blocked_since`` is when the first of these streams was stopped, in Unix seconds; None where none is.
+    ``by_reason`` counts the events that stop streams and those that were passed over.
     """
 
     blocked: int
     blocked_since: float | None
     passed: int
     skipped: int
+    by_reason: dict[str, int] = field(default_factory=dict)
 
 
 async def find_letters(
@@ -87,7 +89,8 @@ async def count_letters(engine: AsyncEngine, projection: Projection) -> LetterCo
     async with engine.connect() as connection:
         rows = await connection.exec_driver_sql(_COUNT, (projection.name, projection.version))
         blocked, since, passed, skipped = tuple(rows.one())
-        return LetterCounts(blocked, since, passed, skipped)
+        reasons = await connection.exec_driver_sql(_COUNT_REASONS, (projection.name, projection.version))
+        return LetterCounts(blocked, since, passed, skipped, dict(map(tuple, reasons)))
 
 
 async def retry_letters(engine: AsyncEngine, letters: Collection[StoredLetter]) -> list[StoredLetter]:
@@ -189,6 +192,10 @@ _COUNT = """
            count(*) FILTER (WHERE state = 'passed'), count(*) FILTER (WHERE state = 'skipped')
     FROM dead_letters WHERE projection = $1"""
 
+_COUNT_REASONS = """
+    SELECT reason, count(*) FROM dead_letters
+    WHERE projection = $1 AND (state = 'passed' OR state = 'open' AND version = $2)
+    GROUP BY reason ORDER BY reason"""
 _RETRY = """
     UPDATE dead_letters SET retry_at = now()
     WHERE projection = $1 AND stream_id = $2 AND event_id = $3 AND state = 'open'"""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker.cache import KnownStream, RowCache
 from worker.letters import Heeded
+from worker.measures import Measures
 from worker.store import Store
 from worker.table import Stamp, StoredRow
 
@@ -27,14 +28,17 @@ class _Halfway:
 class KnownStreams:
     """Streams as they were when they were last looked at, or as they are in PostgreSQL."""
 
-    def __init__(self, store: Store, cache: RowCache) -> None:
+    def __init__(self, store: Store, cache: RowCache, measures: Measures) -> None:
         self._store = store
+        self._measures = measures
         self._cache = cache
         self._halfway: dict[str, _Halfway] = {}
 
     async def load(self, stream_ids: Sequence[str]) -> dict[str, KnownStream]:
         """Taken out: a stream is forgotten unless the pass puts it back, since its write may have failed."""
         cached = {s: known for s in stream_ids if (known := self._cache.pop(s))}
+        self._measures.cache_hits += len(cached)
+        self._measures.cache_misses += len(stream_ids) - len(cached)
         loaded = await self._store.load([s for s in stream_ids if s not in cached])
         halfway = {s: self._halfway.pop(s, None) for s in stream_ids}
         return {

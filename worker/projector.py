@@ -5,17 +5,19 @@ A large batch is cut into parts, so that the servers have something to do while 
 
 from __future__ import annotations
 
+import time
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import structlog
 
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
 from worker.cache import KnownStream, RowCache
-from worker.events import EventId, is_event_id, without_skipped
+from worker.events import AnyEvent, EventId, SkippedEvent, is_event_id, without_skipped
 from worker.fault_points import Point, reach
 from worker.fold import Folded
 from worker.fold_report import report_fold
@@ -23,6 +25,7 @@ from worker.judgement import Refusal, replacement
 from worker.known_streams import KnownStreams, stamp_of
 from worker.letters import Heeded, letter_of, letters_of, stops
 from worker.log import Log, Page, PageRequest, ReadTerms
+from worker.measures import Measures
 from worker.outcome import Outcome, StreamResult, Tally
 from worker.overlap import Turns, overlap
 from worker.projection import Projection
@@ -48,6 +51,7 @@ class _Batch:
     pages: Sequence[Page] = ()
     writes: list[RowWrite] = field(default_factory=list)
     applied: dict[str, int] = field(default_factory=dict)
+    oldest_ms: dict[str, int] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     gone: dict[str, EventId] = field(default_factory=dict)
     known_after: dict[str, KnownStream] = field(default_factory=dict)
@@ -65,9 +69,10 @@ class Projector:
         self, projection: Projection, logs: Log, store: Store, blocked: BlockedStreams, cache: RowCache
     ) -> None:
         self.tally = Tally()
+        self.measures = Measures()
         self._projection = projection
         self._logs = logs
-        self._known = KnownStreams(store, cache)
+        self._known = KnownStreams(store, cache, self.measures)
         self._upgrades = Upgrades(projection, logs)
         self._writer = BatchWriter(store, projection.races)
         self._blocked = blocked
@@ -85,6 +90,7 @@ class Projector:
         With ``one_event`` no more than one event of each is applied, so that what goes wrong is its doing.
         No payload is decoded, and no handler called, until ``before_decoding`` is done.
         """
+        started = time.monotonic()
         results: dict[str, StreamResult] = {}
 
         async def fold(batch: _Batch) -> None:
@@ -100,6 +106,8 @@ class Projector:
         terms = ReadTerms(1 / max(1, min(len(parts), _PARTS_IN_MEMORY)), before_decoding)
         await overlap(parts, partial(self._read, terms=terms), fold, write)
         self.tally.batches += 1
+        self.measures.batch_streams.add(len(stream_ids))
+        self.measures.batch_seconds.add(time.monotonic() - started)
         return results
 
     async def _read(self, stream_ids: Sequence[str], terms: ReadTerms) -> _Batch:
@@ -231,7 +239,9 @@ class Projector:
         known = batch.known[stream_id]
         anew = known.row is None or known.row.stamp.last_event_id is None
         before = self._projection.new_state if anew or known.row is None else known.row.state
-        folded = self._projection.fold(before, without_skipped(page.events, known.heeded.skipped))
+        events = without_skipped(page.events, known.heeded.skipped)
+        folded = self._projection.fold(before, events)
+        self._measure(events, folded)
         report_fold(stream_id, folded, known.heeded, self.tally)
         self.tally.untyped_entries += page.untyped
         self.tally.mended_values += page.mended
@@ -240,6 +250,7 @@ class Projector:
         if folded.last is not None:
             row = self._row_after(known, folded, log_starts_at, anew=anew)
             batch.applied[stream_id] = folded.applied
+            batch.oldest_ms[stream_id] = events[0].id.ms
             batch.writes.append(
                 RowWrite(
                     stream_id=stream_id,
@@ -266,6 +277,14 @@ class Projector:
             batch.gone[stream_id] = known.heeded.open.event_id
         batch.results[stream_id] = StreamResult(Outcome.CAUGHT_UP if page.ended else Outcome.MORE, read_to)
 
+    def _measure(self, events: Sequence[AnyEvent], folded: Folded) -> None:
+        self.measures.events_read += len(events)
+        for rejection in folded.rejections:
+            self.measures.events_skipped[rejection.type] += 1
+        if folded.skipped:
+            skipped = (event.type for event in events if isinstance(event, SkippedEvent))
+            self.measures.events_skipped.update(islice(skipped, folded.skipped))
+
     def _row_after(
         self, known: KnownStream, folded: Folded, log_starts_at: str | None, *, anew: bool
     ) -> StoredRow:
@@ -282,7 +301,11 @@ class Projector:
 
     async def _write(self, batch: _Batch) -> None:
         """Write, then remember what is now committed. What lost its comparison is not remembered."""
+        started = time.monotonic()
         written = await self._writer.write(batch.writes)
+        if batch.writes:
+            self.measures.commit_seconds.add(time.monotonic() - started)
+            self._measure_latency([batch.oldest_ms[s] for s in written.won if s in batch.oldest_ms])
         not_won = {write.stream_id for write in batch.writes} - written.won
         lost = not_won - written.refused.keys() - written.newer.keys()
         self.tally.rows_written += len(written.won)
@@ -298,6 +321,11 @@ class Projector:
             if stream_id not in not_won:
                 goes_on = batch.results[stream_id].outcome is Outcome.MORE
                 self._known.keep(stream_id, known, goes_on=goes_on)
+
+    def _measure_latency(self, oldest_ms: Sequence[int]) -> None:
+        now_ms = time.time() * 1_000
+        for ms in oldest_ms:
+            self.measures.latency_seconds.add(max(0.0, now_ms - ms) / 1_000)
 
     async def _block(self, batch: _Batch) -> None:
         """Record where streams are stopped: after the write of what comes before, which may have lost.

@@ -95,14 +95,17 @@ class Perseverance:
         self._renew = renew
         self._spells: dict[str, _Spell] = {}
 
-    async def __call__(self, doing: str, action: Callable[[], Awaitable[T]]) -> T | None:
+    async def __call__(
+        self, doing: str, action: Callable[[], Awaitable[T]], *, at_leisure: bool = False
+    ) -> T | None:
         """Do ``action`` until it succeeds, and give its result; None when it was given up at a stop.
 
-        The action must be safe to repeat. ``doing`` names it in logs, and what is remembered of it.
+        The action must be safe to repeat. ``doing`` names it in logs, and what is remembered of it. It is
+        taken for stuck where it neither succeeds nor fails for long, unless it may take any time.
         """
         while True:
             try:
-                result = await action()
+                result = await (action() if at_leisure else self._attempt(doing, action))
             except Exception as error:
                 trouble = classify(error, self._races)
                 if trouble in self._hopeless:
@@ -116,10 +119,18 @@ class Perseverance:
                 self._worked(doing)
                 return result
 
+    async def _attempt(self, doing: str, action: Callable[[], Awaitable[T]]) -> T:
+        attempt = self._health.begin(doing, self._projection)
+        try:
+            return await action()
+        finally:
+            self._health.end(attempt)
+
     async def _endure(self, doing: str, error: Exception, trouble: Trouble) -> None:
         now = monotonic()
         spell = self._spells.setdefault(doing, _Spell())
         spell.fail(trouble, now)
+        self._health.retries[self._projection, trouble.value] += 1
         if spell.lasts(trouble, now):
             self._health.report(doing, sentence(error), self._projection)
             if spell.to_tell(now):

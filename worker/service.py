@@ -21,6 +21,7 @@ from worker.handover import Handover
 from worker.health import Health
 from worker.hint import Hint
 from worker.isolation import Isolation
+from worker.measures import Measures
 from worker.outcome import StreamResult
 from worker.pending import Pending, Work
 from worker.projection import Projection
@@ -163,7 +164,7 @@ class Service:
                 swept = None
                 await self._persevere("handing over the sweep", self._sweep.release_lease)
             else:
-                swept = await self._persevere("sweeping", self._sweep.run_once)
+                swept = await self._persevere("sweeping", self._sweep.run_once, at_leisure=True)
             # Who does not hold the lease asks often, to take over soon from a replica that died.
             await self._sweep.pause(period if swept else min(period, _LEASE_POLL_SECONDS))
 
@@ -184,7 +185,7 @@ class Service:
 
     async def _verify_rows(self) -> None:
         while not await wait_for(self._stop, self._sample.pause_seconds):
-            await self._persevere("verifying", self._verify_some)
+            await self._persevere("verifying", self._verify_some, at_leisure=True)
 
     async def _verify_some(self) -> None:
         """A stop is not held up by a row that must be looked at again, nor by a long log."""
@@ -260,13 +261,24 @@ class Service:
     async def _report_progress(self) -> None:
         reports = 0
         while not await wait_for(self._stop, _REPORT_SECONDS):
-            report = self._report()
+            report = self.report()
             await self._persevere("reporting", partial(self._replicas.report, report))
             if reports % _REPORTS_A_LAG_LINE == 0:
                 log.info("progress", **asdict(self._projector.tally), pending_streams=report.pending_streams)
             reports += 1
 
-    def _report(self) -> ReplicaReport:
+    @property
+    def measures(self) -> Measures:
+        """What its projecting has measured."""
+        return self._projector.measures
+
+    @property
+    def sweep_streams_found(self) -> int:
+        """How often its sweeps found a stream behind that nothing else had told of."""
+        return self._sweep.streams_found
+
+    def report(self) -> ReplicaReport:
+        """What it tells of itself at this moment."""
         return ReplicaReport(
             consumer=self._consumer,
             version=self._projection.version,

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.address import Address, parse_address
 from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
     """Events with more data than this are rejected."""
     verify_per_minute: Annotated[int, Field(ge=0, le=60_000)] = 0
     """How many rows, chosen by chance, are verified each minute; 0 for none."""
+    http_address: str = "127.0.0.1:9464"
+    """Where probes, metrics and the status page are, as host:port; nowhere if it is empty."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important log lines that are shown."""
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -93,6 +96,20 @@ class Settings(BaseSettings):
         except SettingsError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @field_validator("http_address")
+    @classmethod
+    def _check_http_address(cls, value: str) -> str:
+        try:
+            parse_address(value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def http(self) -> Address | None:
+        """Where HTTP is served; None for nowhere."""
+        return parse_address(self.http_address)
 
     @property
     def keys(self) -> Keys:

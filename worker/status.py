@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
@@ -74,13 +76,58 @@ class ProjectionStatus:
         return max(0.0, self.sweep.finished_at - self.sweep.oldest_behind_ms / 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class InRedis:
+    """What Redis tells of a projection."""
+
+    replicas: list[ReplicaReport]
+    sweep: SweepReport | None
+    feed: FeedBacklog
+    diverged: int
+
+
+@dataclass(frozen=True, slots=True)
+class InDatabase:
+    """What PostgreSQL tells of a projection; see `ProjectionStatus`."""
+
+    rows_by_version: dict[int, int]
+    rebuild: CampaignProgress | None
+    letters: LetterCounts
+    unreadable: str = ""
+
+
 async def take_status(
     redis: Redis, engine: AsyncEngine, keys: Keys, projection: Projection
 ) -> ProjectionStatus:
     """Ask both servers how a projection stands. Changes nothing."""
+    versions, unreadable = await count_rows(engine, projection)
+    in_database = await look_into_database(engine, projection, versions, unreadable)
+    return make_status(projection, await look_into_redis(redis, keys, projection), in_database)
+
+
+async def look_into_redis(redis: Redis, keys: Keys, projection: Projection) -> InRedis:
+    """Ask Redis alone."""
     reports = await Replicas(redis, keys, projection.name).all()
     sweep = await redis.get(keys.sweep_report(projection.name))
-    versions, unreadable = await _count_rows(engine, projection)
+    return InRedis(
+        replicas=[report for report in reports if report.alive],
+        sweep=SweepReport.parse(sweep) if sweep else None,
+        feed=await feed_backlog(redis, keys, projection.name),
+        diverged=await DivergedStreams(redis, keys, projection.name).count(),
+    )
+
+
+async def look_into_database(
+    engine: AsyncEngine, projection: Projection, rows_by_version: dict[int, int], unreadable: str = ""
+) -> InDatabase:
+    """Ask PostgreSQL alone, but for the rows: to count them takes long where there are many."""
+    rebuild = await _rebuild_under_way(engine, projection)
+    return InDatabase(rows_by_version, rebuild, await count_letters(engine, projection), unreadable)
+
+
+def make_status(projection: Projection, in_redis: InRedis, in_database: InDatabase) -> ProjectionStatus:
+    """Put together what both servers have told."""
+    versions = in_database.rows_by_version
     return ProjectionStatus(
         name=projection.name,
         version=projection.version,
@@ -88,17 +135,41 @@ async def take_status(
         rows=sum(versions.values()),
         rows_of_other_versions=sum(n for version, n in versions.items() if version != projection.version),
         rows_by_version=dict(sorted(versions.items())),
-        rebuild=await _rebuild_under_way(engine, projection),
-        feed=await feed_backlog(redis, keys, projection.name),
-        sweep=SweepReport.parse(sweep) if sweep else None,
-        letters=await count_letters(engine, projection),
-        diverged=await DivergedStreams(redis, keys, projection.name).count(),
-        replicas=[report for report in reports if report.alive],
-        unreadable=unreadable,
+        rebuild=in_database.rebuild,
+        feed=in_redis.feed,
+        sweep=in_redis.sweep,
+        letters=in_database.letters,
+        diverged=in_redis.diverged,
+        replicas=in_redis.replicas,
+        unreadable=in_database.unreadable,
     )
 
 
-async def _count_rows(engine: AsyncEngine, projection: Projection) -> tuple[dict[int, int], str]:
+def as_dict(status: ProjectionStatus, rate: float | None = None) -> dict[str, Any]:
+    """A status as JSON, with what is computed from it; ``rate`` is in events a second."""
+    return {
+        **asdict(status),
+        "rebuild": asdict(status.rebuild) | {"seconds_left": status.rebuild.seconds_left}
+        if status.rebuild
+        else None,
+        "lag_seconds": status.lag_seconds,
+        "events_applied": status.events_applied,
+        "events_per_second": rate,
+    }
+
+
+def events_per_second(
+    before: Sequence[ReplicaReport], after: Sequence[ReplicaReport], seconds: float
+) -> float | None:
+    """Events applied a second between two looks, by the replicas that both know; None after no time."""
+    if seconds <= 0:
+        return None
+    then = {replica.consumer: replica.events_applied for replica in before}
+    applied = sum(r.events_applied - then.get(r.consumer, 0) for r in after)
+    return round(max(0, applied) / seconds, 1)
+
+
+async def count_rows(engine: AsyncEngine, projection: Projection) -> tuple[dict[int, int], str]:
     """Rows by version; or why they cannot be counted, which is to keep nobody from looking at the others."""
     try:
         return await Store(engine, projection).count_rows(), ""

@@ -6,8 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -21,7 +19,7 @@ from worker.loading import load_projections
 from worker.migrate import check_schema
 from worker.projection import Projection
 from worker.settings import Settings
-from worker.status import ProjectionStatus, take_status
+from worker.status import ProjectionStatus, as_dict, events_per_second, take_status
 from worker.terminal import counted
 
 
@@ -46,7 +44,9 @@ async def watch_status(settings: Settings, every: float, *, as_json: bool) -> bo
             while True:
                 statuses = await _take(settings, servers)
                 if as_json:
-                    live.console.file.write(json.dumps([as_dict(s, before) for s in statuses]) + "\n")
+                    live.console.file.write(
+                        json.dumps([as_dict(s, _rate(s, before)) for s in statuses]) + "\n"
+                    )
                     live.console.file.flush()
                 elif live.console.is_terminal:
                     live.update(_view(statuses, before), refresh=True)
@@ -61,27 +61,12 @@ async def _take(settings: Settings, servers: Servers) -> list[ProjectionStatus]:
     return [await take_status(servers.redis, servers.engine, settings.keys, p) for p in projections]
 
 
-def as_dict(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None = None) -> dict[str, Any]:
-    """A status as JSON, with what is computed from it."""
-    return {
-        **asdict(status),
-        "rebuild": asdict(status.rebuild) | {"seconds_left": status.rebuild.seconds_left}
-        if status.rebuild
-        else None,
-        "lag_seconds": status.lag_seconds,
-        "events_applied": status.events_applied,
-        "events_per_second": _rate(status, before),
-    }
-
-
 def _rate(status: ProjectionStatus, before: Sequence[ProjectionStatus] | None) -> float | None:
-    """Events applied a second since the look before, by the replicas that both looks know."""
+    """Events applied a second since the look before."""
     earlier = next((other for other in before or () if other.name == status.name), None)
-    if earlier is None or status.taken_at <= earlier.taken_at:
+    if earlier is None:
         return None
-    then = {replica.consumer: replica.events_applied for replica in earlier.replicas}
-    applied = sum(r.events_applied - then.get(r.consumer, 0) for r in status.replicas)
-    return round(max(0, applied) / (status.taken_at - earlier.taken_at), 1)
+    return events_per_second(earlier.replicas, status.replicas, status.taken_at - earlier.taken_at)
 
 
 def _console() -> Console:

@@ -77,7 +77,8 @@ class Sweep:
     still ends there: most logs end in entries that are not projected, so their last id alone says little.
     The memory is dropped now and then, so that a row that was deleted or changed by hand is noticed, too.
 
-    ``untyped_entries`` counts entries without a type that it passed over.
+    ``untyped_entries`` counts entries without a type that it passed over, ``streams_found`` how often a
+    stream was behind its log that was not pending here.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Sweep:
         period: timedelta, stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self.untyped_entries = 0
+        self.streams_found = 0
         self._redis = redis
         self._keys = keys
         self._logs = logs
@@ -207,6 +209,7 @@ class Sweep:
                 self._settled.put(finding.stream_id, finding.read_to)
                 continue
             report.behind += 1
+            self.streams_found += 1
             if finding.oldest is not None:
                 oldest = EventId.parse(finding.oldest).ms
                 known = report.oldest_behind_ms

@@ -29,7 +29,9 @@ def environment(**variables: str) -> dict[str, str]:
         if not name.startswith(("WORKER_", "PROJECTION_WORKER_"))
         and name not in ("REDIS_URL", "DATABASE_URL", "REDIS_URL_FILE", "DATABASE_URL_FILE", "NOTIFY_SOCKET")
     }
-    return {**inherited, "PYTHONWARNINGS": "error", **variables}
+    # There are several workers on this host, and other tests beside these.
+    ours = {"PYTHONWARNINGS": "error", "WORKER_HTTP_ADDRESS": ""}
+    return {**inherited, **ours, **variables}
 
 
 def worker_environment(redis_url: str, database_url: str, prefix: str) -> dict[str, str]:

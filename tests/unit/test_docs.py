@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -11,16 +12,23 @@ from typer import Typer
 
 from worker.check import KINDS
 from worker.cli import app
+from worker.metrics import METRICS
 from worker.settings import URL_FILES, Settings, variable
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+WORKER = Path(__file__).parents[2] / "worker"
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
+LOGGING = {"_report_first", *(f"log.{level}" for level in LEVELS)}
+README = (WORKER.parent / "README.md").read_text(encoding="utf-8")
 
 
 def rows_of_table(heading: str) -> dict[str, str]:
     """First cell to second, of the table whose first heading this is."""
+    return {row[0].strip("`"): row[1].strip("`") for row in cells_of_table(heading)}
+
+
+def cells_of_table(heading: str) -> list[list[str]]:
     table = README.split(f"\n| {heading} |", 1)[1].split("\n\n", 1)[0]
-    cells = [line.strip("|").split("|") for line in table.splitlines()[2:]]
-    return {row[0].strip().strip("`"): row[1].strip().strip("`") for row in cells}
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -29,6 +37,35 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if name not in ("redis_url", "database_url", "consumer_name"):
             assert documented[variable(name)] == str(field.default), name
+
+
+def test_every_metric_is_documented_as_it_describes_itself() -> None:
+    documented = cells_of_table("metric")
+    assert documented == [
+        [f"`{metric.full_name}{f'{{{metric.label}}}' if metric.label else ''}`", metric.kind, metric.help]
+        for metric in METRICS
+    ]
+
+
+def test_every_log_event_is_documented() -> None:
+    documented = [name for cell in rows_of_table("event") for name in re.findall(r"[a-z_]+", cell)]
+    logged = {event for path in WORKER.rglob("*.py") for event in events_logged(path)}
+    assert set(documented) == logged
+    assert len(documented) == len(logged)
+
+
+def events_logged(path: Path) -> Iterator[str]:
+    """The names under which a module logs; one that is no literal is an argument, or an author's."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in LOGGING:
+            continue
+        names = [
+            argument.value
+            for argument in call.args
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        ]
+        assert names or path.name == "fold_report.py", ast.unparse(call)
+        yield from names[:1]
 
 
 def test_every_command_is_documented() -> None:

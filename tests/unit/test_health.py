@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+
 from worker.health import Health
+from worker.retry import Perseverance
 
 
 def test_a_worker_without_problems_is_ready() -> None:
@@ -49,3 +53,43 @@ def test_a_problem_is_a_sentence() -> None:
     health.report("projecting", "no table")
     (problem,) = health.problems()
     assert str(problem) == f"projecting, since {problem.since:%Y-%m-%d %H:%M:%S} UTC: no table"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_attempt_that_does_not_end_is_stuck_and_one_that_ended_is_not() -> None:
+    clock = Clock()
+    health = Health(clock)
+    ended, _ = health.begin("acknowledging", "a"), health.begin("acknowledging", "a")
+    health.begin("connecting to Redis")
+    health.end(ended)
+    clock.now = 60
+    assert health.stuck(timedelta(seconds=60)) == []
+    clock.now = 61
+    assert health.stuck(timedelta(seconds=60)) == [
+        "acknowledging of a has taken 61 s and does not end.",
+        "connecting to Redis has taken 61 s and does not end.",
+    ]
+    assert health.ready
+
+
+async def test_what_fails_again_and_again_is_not_stuck_and_is_counted() -> None:
+    clock, stop = Clock(), asyncio.Event()
+    health = Health(clock)
+    stuck: list[str] = []
+
+    async def refused() -> None:
+        clock.now += 100
+        stuck.extend(health.stuck(timedelta(seconds=150)))
+        if clock.now < 500:
+            raise ConnectionRefusedError
+
+    await Perseverance(stop, health, projection="a")("projecting", refused)
+    assert stuck == []
+    assert health.retries == {("a", "reconnect"): 4}

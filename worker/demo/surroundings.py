@@ -25,6 +25,7 @@ _REPLICA_SETTINGS: Mapping[str, Any] = {
     "sweep_seconds": 2.0,
     "claim_after_seconds": 5.0,
     "shutdown_seconds": 5.0,
+    "http_address": "",  # There are several on this host.
     "log_format": "console",  # For whoever reads the end of a replica's log.
 }
 
