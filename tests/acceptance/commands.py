@@ -86,9 +86,12 @@ class RunningCommand:
 
     @property
     def log(self) -> str:
-        """Everything that it has said so far."""
-        self.output.seek(0)
-        return self.output.read().decode()
+        """Everything that it has said so far.
+
+        Read without seeking: the command writes at the same place of the same open file.
+        """
+        descriptor = self.output.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     def says(self, words: str) -> bool:
         """Whether it has said this."""
