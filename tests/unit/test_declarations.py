@@ -6,6 +6,7 @@ import enum
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 from uuid import uuid4
@@ -360,6 +361,47 @@ def test_a_module_may_offer_other_things(module: ModuleType) -> None:
 def test_a_module_that_is_not_there_is_one_sentence(name: str) -> None:
     with pytest.raises(DeclarationError, match=r"cannot be imported; WORKER_PROJECTIONS is '.*'\.$"):
         load_projections(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("x = (\n", r"line 1: SyntaxError: '\(' was never closed;"),
+        (
+            "\nfrom json import nothing\n",
+            r"line 2: ImportError: cannot import name 'nothing' from 'json' \(.*\);",
+        ),
+        ("import no_such_module\n", r"line 1: ModuleNotFoundError: No module named 'no_such_module';"),
+        ("def f():\n    1 / 0\n\nf()\n", r"line 4: ZeroDivisionError: division by zero;"),
+        ("raise SystemExit(0)\n", r"line 1: SystemExit: 0;"),
+        ("raise ValueError('one\\n two')\n", r"line 1: ValueError: one two;"),
+        ("raise ValueError\n", r"line 1: ValueError;"),
+    ],
+)
+def test_a_module_that_fails_is_one_sentence_that_tells_the_line(
+    source: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_projections.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = (
+        rf"^Module failing_projections cannot be imported, because of .*failing_projections\.py, {told} mend"
+    )
+    with pytest.raises(DeclarationError, match=wanted):
+        load_projections("failing_projections")
+
+
+def test_a_wrong_declaration_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrong_projections.py").write_text(
+        "from worker import Projection\nProjection('a b', table=int)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeclarationError, match=r"^Projection name 'a b' must consist"):
+        load_projections("wrong_projections")
+
+
+def test_a_comma_too_many_is_no_mistake(module: ModuleType) -> None:
+    vars(module).update(a=tallies())
+    assert load_projections(f" {module.__name__} ,, projections, ") == [strategies, vars(module)["a"]]
 
 
 def test_a_module_without_projections_says_what_to_do(module: ModuleType) -> None:
