@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 from worker.events import EventId
@@ -55,7 +56,7 @@ class Row:
         for slot, value in zip(self.stored_in.values(), state, strict=True):
             setattr(self, slot, value)
         for name, make in self.children.items():
-            setattr(self, name, make())
+            setattr(self, _slot_of_children(name), make())
 
     def state(self) -> RowState:
         """The state to keep: what a handler assigned to or changed in a JSON column is encoded again."""
@@ -96,6 +97,22 @@ def _json_property(slot: str) -> property:
     return property(read, write)
 
 
+def _slot_of_children(name: str) -> str:
+    return f"_rows_{name}"
+
+
+def _children_property(name: str) -> property:
+    """Child rows are written by their methods: what is assigned to them would be no child rows."""
+
+    def refuse(row: Row, value: Any) -> None:
+        raise AttributeError(
+            f"row.{name} are child rows, which cannot be assigned; write them with put, change, delete and "
+            "clear"
+        )
+
+    return property(attrgetter(_slot_of_children(name)), refuse)
+
+
 def row_class(
     columns: Sequence[str],
     json_columns: Collection[str],
@@ -106,9 +123,10 @@ def row_class(
     children = children or {}
     stored_in = {column: f"_{column}" if column in json_columns else column for column in columns}
     namespace: dict[str, Any] = {
-        "__slots__": (*stored_in.values(), *children),
+        "__slots__": (*stored_in.values(), *map(_slot_of_children, children)),
         "stored_in": stored_in,
         "children": children,
     }
     namespace.update({column: _json_property(stored_in[column]) for column in json_columns})
+    namespace.update({name: _children_property(name) for name in children})
     return type("Row", (Row,), namespace)
