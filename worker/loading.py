@@ -14,6 +14,11 @@ from typing import Any
 from worker.errors import DeclarationError, ProjectionWorkerError
 from worker.projection import Projection
 
+OWN_TABLES = frozenset(
+    {"dead_letters", "blocked_streams", "rebuilds", "rebuild_chunks", "projection_worker_schema"}
+)
+"""The worker's own tables and views."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectionsModule:
@@ -92,6 +97,20 @@ def _check(names: str, projections: Sequence[Projection]) -> None:
                 f"Projection {one.name}: its logs {one.logs!r} would take in {other.logs!r}, those of "
                 f"projection {other.name}; give them prefixes of which none begins with another."
             )
+    _check_tables(projections)
+
+
+def _check_tables(projections: Sequence[Projection]) -> None:
+    """Each table is one projection's: two would take each other's rows for their own."""
+    owners = dict.fromkeys(OWN_TABLES, "the worker itself")
+    for projection in projections:
+        for table in (projection.table, *(child.table for child in projection.children.values())):
+            if owner := owners.get(table.fullname):
+                raise DeclarationError(
+                    f"Projection {projection.name}: its table {table.fullname} is one of {owner}, too; give "
+                    "it a name of its own."
+                )
+            owners[table.fullname] = f"projection {projection.name}"
 
 
 def _name(projection: Projection) -> str:

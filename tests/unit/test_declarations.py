@@ -46,7 +46,9 @@ from projections import strategies
 from tests.tallies import Tally, tallies
 from worker import Event, ProjectedRow, Projection
 from worker.errors import DeclarationError
-from worker.loading import load_attribute, load_modules, load_projections
+from worker.letters import WorkerTables
+from worker.loading import OWN_TABLES, load_attribute, load_modules, load_projections
+from worker.migrate import VERSION_TABLE
 from worker.row import RawJson
 
 
@@ -420,8 +422,25 @@ def test_logs_that_would_take_in_those_of_another_are_told(module: ModuleType) -
     vars(module)["b"].on("add")(ignore)
     with pytest.raises(DeclarationError, match="would take in 'a:b:', those of projection b; give them"):
         load_projections(module.__name__)
-    vars(module).update(b=tallies("other", logs="a:"))
+    vars(module).update(b=declared("other", projected(), logs="a:"))
+    vars(module)["b"].on("add")(ignore)
     assert len(load_projections(module.__name__)) == 2
+
+
+def test_a_table_is_one_projections_alone(module: ModuleType) -> None:
+    vars(module).update(a=tallies("a"), b=tallies("b", logs="b:"))
+    with pytest.raises(DeclarationError, match="b: its table tallies is one of projection a, too; give it a"):
+        load_projections(module.__name__)
+
+
+def test_no_table_is_the_workers_own(module: ModuleType) -> None:
+    assert set(WorkerTables.metadata.tables) | {VERSION_TABLE} <= OWN_TABLES
+    model = projected()
+    model.__table__.name = model.__table__.fullname = "dead_letters"
+    vars(module).update(a=declared("a", model))
+    vars(module)["a"].on("add")(ignore)
+    with pytest.raises(DeclarationError, match="its table dead_letters is one of the worker itself, too"):
+        load_projections(module.__name__)
 
 
 def test_modules_are_separated_by_commas_and_share_no_name(module: ModuleType) -> None:
