@@ -87,6 +87,10 @@ def orders(version: int = 1) -> Projection:
     def assign(row: Any, event: Event) -> None:
         row.lines = {}
 
+    @projection.on("remark")
+    def remark(row: Any, event: Event) -> None:
+        row.remarks.append("text")
+
     @projection.on("fail")
     def fail(row: Order, event: Event) -> None:
         row.lines.put("spoiled", quantity=-1)

@@ -149,6 +149,11 @@ def test_columns_of_a_rule_are_those_of_a_stream_alone() -> None:
     given(strategies, event("user_message")).then(wdk_strategy_id=None, message_count=1)
 
 
+def test_what_is_no_remark_fails_its_event_alone() -> None:
+    remarking = given(orders(), APPLE, event("remark"), PEAR)
+    remarking.then_stops(at=2, error=TypeError).then(lines={"apple": {"quantity": 2}})
+
+
 def test_child_rows_that_are_assigned_fail_their_event_alone() -> None:
     assigning = given(orders(), APPLE, event("assign"), PEAR)
     assigning.then_stops(at=2, error=AttributeError).then(lines={"apple": {"quantity": 2}})
