@@ -259,6 +259,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "logs among the worker's keys": (lambda: declared(logs="worker:x:"), "which begin with 'worker:'"),
     "logs with a NUL": (lambda: declared(logs="a\0:"), "holds what no key prefix should"),
     "streams that are none": (lambda: declared(streams=""), "streams is empty, which no stream matches"),
+    "streams that are no text": (lambda: declared(streams=cast("Any", ["eu-*"])), "not ['eu-*']"),
     "streams in the words of Redis": (lambda: declared(streams="[^a]*"), "[!a] for all but a"),
     "streams that no client can send": (lambda: declared(streams="\ud800"), "holds what no pattern should"),
     "rule over unknown columns": (lambda: declared(rule=Rule("wdk")), "its rule computes ['wdk']"),
