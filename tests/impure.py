@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from worker import ChildRows, Event, ProjectedRow, Projection
+from worker import ChildRows, Event, EventId, ProjectedRow, Projection
 
 
 class Base(DeclarativeBase):
@@ -43,6 +43,7 @@ def boards() -> Projection:
     """A new projection with all the handlers."""
     projection = Projection("boards", table=Board, children={"pins": Pin})
     seen: list[Event] = []
+    ids: set[EventId] = set()
 
     @projection.on("pure")
     def pure(row: Board, event: Event) -> None:
@@ -56,6 +57,12 @@ def boards() -> Projection:
     def keep(row: Board, event: Event) -> None:
         seen.append(event)
         row.count = len(seen)
+
+    @projection.on("known")
+    def known(row: Board, event: Event) -> None:
+        """It is filled by the first fold, so that all later ones agree."""
+        ids.add(event.id)
+        row.count = len(ids)
 
     @projection.on("payload")
     def payload(row: Board, event: Event) -> None:

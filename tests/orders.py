@@ -83,6 +83,14 @@ def orders(version: int = 1) -> Projection:
     def note(row: Order, event: Event) -> None:
         row.notes.put(event.data["number"])
 
+    @projection.on("assign")
+    def assign(row: Any, event: Event) -> None:
+        row.lines = {}
+
+    @projection.on("remark")
+    def remark(row: Any, event: Event) -> None:
+        row.remarks.append("text")
+
     @projection.on("fail")
     def fail(row: Order, event: Event) -> None:
         row.lines.put("spoiled", quantity=-1)

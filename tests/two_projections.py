@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.tallies import Tally, tallies
+from tests.orders import Order
+from tests.tallies import tallies
 from worker import Event, Projection
 
 first = tallies()
-second = Projection("others", table=Tally)
+second = Projection("others", table=Order)
 
 
 @second.on("add")
-def add(row: Tally, event: Event) -> None:
+def add(row: Order, event: Event) -> None:
     """Add nothing."""

@@ -90,8 +90,10 @@ def _plain(row: Columns | None) -> dict[str, Any] | None:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values of a column are the same to PostgreSQL; JSON is compared by value."""
-    return one == other or bool(_comparable(one) == _comparable(other))
+    """Whether two values of a column are the same to PostgreSQL: JSON by its value, and NaN is NaN."""
+    if one == other or bool(_comparable(one) == _comparable(other)):
+        return True
+    return bool(one != one and other != other)
 
 
 @dataclass(frozen=True, slots=True)

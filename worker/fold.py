@@ -164,11 +164,18 @@ class _Fold:
         self._good_for = events
         self._facts += self._row.facts
         self._children = followed(self._children, self._row_children())
-        self._remarks += self._row.remarks
+        self._remarks += self._row_remarks()
         self._row = self._row_class(self._good)
 
     def _row_children(self) -> AllChildRows:
         return {name: rows for name, rows in self._row.child_rows.items() if rows}
+
+    def _row_remarks(self) -> list[Remark]:
+        """Raises TypeError for what is none: the handler has failed, and nobody could tell of it later."""
+        for remark in self._row.remarks:
+            if not isinstance(remark, Remark):
+                raise TypeError(f"row.remarks takes Remarks, not {type(remark).__name__}")
+        return self._row.remarks
 
     def _folded(self, events: Sequence[AnyEvent], failure: HandlerFailure | None) -> Folded:
         after = self._row.state()
@@ -177,7 +184,7 @@ class _Fold:
             state=after,
             changed=frozenset(column for column, old, new in columns if old != new),
             facts=(*self._facts, *self._row.facts),
-            remarks=(*self._remarks, *self._row.remarks),
+            remarks=(*self._remarks, *self._row_remarks()),
             last=events[-1].id if events else None,
             updated_at=next((time for event in reversed(events) if (time := event.id.time)), None),
             applied=len(events) - len(self._rejections) - self._skipped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
@@ -10,8 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from worker.errors import DeclarationError
+from worker.errors import DeclarationError, ProjectionWorkerError
 from worker.projection import Projection
+
+OWN_TABLES = frozenset(
+    {"dead_letters", "blocked_streams", "rebuilds", "rebuild_chunks", "projection_worker_schema"}
+)
+"""The worker's own tables and views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ def module_with(names: str, attribute: str) -> ProjectionsModule:
 
 
 def _parts(names: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in names.split(",")))
+    """Each module once; a comma at the end is no mistake."""
+    return list(dict.fromkeys(part for each in names.split(",") if (part := each.strip()))) or [""]
 
 
 def _check(names: str, projections: Sequence[Projection]) -> None:
@@ -90,6 +97,20 @@ def _check(names: str, projections: Sequence[Projection]) -> None:
                 f"Projection {one.name}: its logs {one.logs!r} would take in {other.logs!r}, those of "
                 f"projection {other.name}; give them prefixes of which none begins with another."
             )
+    _check_tables(projections)
+
+
+def _check_tables(projections: Sequence[Projection]) -> None:
+    """Each table is one projection's: two would take each other's rows for their own."""
+    owners = dict.fromkeys(OWN_TABLES, "the worker itself")
+    for projection in projections:
+        for table in (projection.table, *(child.table for child in projection.children.values())):
+            if owner := owners.get(table.fullname):
+                raise DeclarationError(
+                    f"Projection {projection.name}: its table {table.fullname} is one of {owner}, too; give "
+                    "it a name of its own."
+                )
+            owners[table.fullname] = f"projection {projection.name}"
 
 
 def _name(projection: Projection) -> str:
@@ -119,7 +140,34 @@ def _import(module_name: str, names: str) -> ModuleType:
         raise DeclarationError(f"Module {module_name!r} cannot be imported; WORKER_PROJECTIONS is {names!r}.")
     try:
         return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except ProjectionWorkerError:
+        raise  # It is a sentence already.
+    except (Exception, SystemExit) as error:  # Whatever users' code may raise; a worker must not just exit.
+        if isinstance(error, ModuleNotFoundError) and _is_of(module_name, error.name):
+            raise DeclarationError(
+                f"Module {error.name} cannot be imported; WORKER_PROJECTIONS is {names!r}."
+            ) from None
         raise DeclarationError(
-            f"Module {error.name} cannot be imported; WORKER_PROJECTIONS is {names!r}."
-        ) from None
+            f"Module {module_name} cannot be imported{_place(error)}: {_told(error)}; mend that line, or "
+            "install what it needs."
+        ) from error
+
+
+def _is_of(module_name: str, missing: str | None) -> bool:
+    """Whether the module that is missing is this one, or a package that it should be in."""
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
+
+
+def _place(error: BaseException) -> str:
+    """The last line of any module that was being run, however deep below it the error came from."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f", because of {error.filename}, line {error.lineno}"
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    return f", because of {lines[-1].filename}, line {lines[-1].lineno}" if lines else ""
+
+
+def _told(error: BaseException) -> str:
+    """The error without its place, on one line."""
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    first = " ".join(said.split())
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

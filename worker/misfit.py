@@ -64,7 +64,12 @@ def _said(fault: Mapping[str, Any]) -> str:
     if kind.endswith("_parsing") or _QUOTING & set(context):
         message = message.partition(", ")[0].partition(": ")[0]
     message = message.removeprefix("Input ").removeprefix("Data ")
-    return message if message.startswith("should ") else f"is refused: {message[0].lower()}{message[1:]}"
+    return message if message.startswith("should ") else f"is refused: {_within_sentence(message)}"
+
+
+def _within_sentence(message: str) -> str:
+    """Without the capital that it begins with, unless that is of an abbreviation."""
+    return message if message[:2].isupper() else message[:1].lower() + message[1:]
 
 
 def _path(place: Sequence[str | int]) -> str:

@@ -96,12 +96,18 @@ def _json_property(slot: str) -> property:
 
 
 def _children_property(name: str) -> property:
-    """Child rows, which handlers write to and never replace: to assign to them is an AttributeError."""
+    """Child rows are written by their methods: what is assigned to them would be no child rows."""
 
     def read(row: Row) -> Any:
         return row.child_rows[name]
 
-    return property(read)
+    def refuse(row: Row, value: Any) -> None:
+        raise AttributeError(
+            f"row.{name} are child rows, which cannot be assigned; write them with put, change, delete and "
+            "clear"
+        )
+
+    return property(read, refuse)
 
 
 def row_class(

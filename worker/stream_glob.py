@@ -18,6 +18,8 @@ class StreamGlob:
     __slots__ = ("_matches", "pattern")
 
     def __init__(self, pattern: str) -> None:
+        if not isinstance(pattern, str):
+            raise ValueError(f"streams must be a pattern such as 'eu-*', not {pattern!r}.")
         if not pattern:
             raise ValueError("streams is empty, which no stream matches; give '*' for all streams.")
         if not pattern.isprintable():

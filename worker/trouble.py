@@ -141,7 +141,8 @@ _REMEDIES = {
     "3D": "Create the database, or mend the name in DATABASE_URL.",
     "3F": "Create the schema, or mend the search path.",
     "42501": "Grant the worker's user SELECT, INSERT, UPDATE and DELETE on the tables.",
-    "42": "Run `projection-worker migrate`, and your own migrations for your own tables.",
+    "42": "Run `projection-worker migrate`; if your models have changed, `projection-worker revision` first, "
+    "or your own migrations.",
 }
 
 

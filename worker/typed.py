@@ -160,4 +160,9 @@ def _is_struct(member: Any) -> bool:
 
 
 def _named(annotation: Any) -> str:
+    """As people call it: models by their names alone, without what is said about them."""
+    if get_origin(annotation) is Annotated:
+        return _named(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_named(part) for part in get_args(annotation))
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

@@ -112,6 +112,25 @@ def test_what_is_missing_is_told_in_a_sentence(suite: Path, run: Run) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("TEST_REDIS_URL", "redis://localhost:1/0"),
+        ("TEST_REDIS_URL", "nonsense"),
+        ("TEST_DATABASE_URL", "postgresql://localhost:1/name"),
+        ("TEST_DATABASE_URL", "nonsense"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_in_a_sentence(
+    suite: Path, run: Run, variable: str, url: str
+) -> None:
+    (suite / "test_it.py").write_text("def test_it(projection_world): pass\n")
+    done = run(**{variable: url})
+    assert f"The server that {variable} names could not be reached or refused: " in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "servers.py" not in done.stdout
+
+
 def test_a_failure_shows_the_test_and_none_of_the_kit(suite: Path, run: Run) -> None:
     (suite / "test_it.py").write_text(
         "from tests.tallies import tallies\n"

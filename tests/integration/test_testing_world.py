@@ -147,6 +147,22 @@ async def test_rows_that_are_no_folds_are_told(worlds: Worlds) -> None:
         assert "stream 'b' has no row" in str(failed.value)
 
 
+async def test_values_that_postgresql_rounds_are_no_difference(worlds: Worlds) -> None:
+    async with worlds(orders()) as world:
+        await world.emit("a", "put", sku="apple", columns={"quantity": 1, "price": 0.126})
+        await world.caught_up()
+        await world.assert_rows_are_folds()
+
+
+async def test_child_rows_that_are_assigned_stop_their_stream_alone(worlds: Worlds) -> None:
+    async with worlds(orders()) as world:
+        await world.emit("a", "assign")
+        await put(world, "b", "apple")
+        await world.caught_up("b")
+        with pytest.raises(StreamBlockedError):
+            await world.caught_up("a")
+
+
 async def test_what_a_worker_died_of_is_raised(worlds: Worlds) -> None:
     async with worlds(orders()) as world:
         assert world._worker is not None

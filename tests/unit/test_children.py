@@ -160,11 +160,6 @@ def test_a_model_of_child_rows_is_an_ordinary_model() -> None:
 
 def test_handlers_cannot_put_something_else_in_the_place_of_child_rows() -> None:
     projection = orders()
-
-    @projection.on("assign")
-    def assign(row: Any, event: Event) -> None:
-        row.lines = [event.data]
-
     folded = projection.fold(projection.new_state, [Event(EventId(1, 0), "assign", {})])
     assert folded.failure is not None
     assert isinstance(folded.failure.error, AttributeError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -129,3 +130,9 @@ def test_excerpts_show_where_long_values_differ() -> None:
 
 def test_excerpts_of_short_values_are_the_values() -> None:
     assert excerpts(Difference("a", "name", None, "b"), 30) == ("null", "b")
+
+
+@pytest.mark.parametrize("nan", [float("nan"), Decimal("NaN")])
+def test_what_is_not_a_number_is_the_same_when_stored(nan: Any) -> None:
+    assert not [*differences("a", {"price": nan}, {"price": type(nan)("nan")})]
+    assert [*differences("a", {"price": nan}, {"price": type(nan)(1)})]

@@ -6,6 +6,7 @@ import enum
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 from uuid import uuid4
@@ -45,7 +46,9 @@ from projections import strategies
 from tests.tallies import Tally, tallies
 from worker import Event, ProjectedRow, Projection
 from worker.errors import DeclarationError
-from worker.loading import load_attribute, load_modules, load_projections
+from worker.letters import WorkerTables
+from worker.loading import OWN_TABLES, load_attribute, load_modules, load_projections
+from worker.migrate import VERSION_TABLE
 from worker.row import RawJson
 
 
@@ -256,6 +259,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "logs among the worker's keys": (lambda: declared(logs="worker:x:"), "which begin with 'worker:'"),
     "logs with a NUL": (lambda: declared(logs="a\0:"), "holds what no key prefix should"),
     "streams that are none": (lambda: declared(streams=""), "streams is empty, which no stream matches"),
+    "streams that are no text": (lambda: declared(streams=cast("Any", ["eu-*"])), "not ['eu-*']"),
     "streams in the words of Redis": (lambda: declared(streams="[^a]*"), "[!a] for all but a"),
     "streams that no client can send": (lambda: declared(streams="\ud800"), "holds what no pattern should"),
     "rule over unknown columns": (lambda: declared(rule=Rule("wdk")), "its rule computes ['wdk']"),
@@ -362,6 +366,47 @@ def test_a_module_that_is_not_there_is_one_sentence(name: str) -> None:
         load_projections(name)
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("x = (\n", r"line 1: SyntaxError: '\(' was never closed;"),
+        (
+            "\nfrom json import nothing\n",
+            r"line 2: ImportError: cannot import name 'nothing' from 'json' \(.*\);",
+        ),
+        ("import no_such_module\n", r"line 1: ModuleNotFoundError: No module named 'no_such_module';"),
+        ("def f():\n    1 / 0\n\nf()\n", r"line 4: ZeroDivisionError: division by zero;"),
+        ("raise SystemExit(0)\n", r"line 1: SystemExit: 0;"),
+        ("raise ValueError('one\\n two')\n", r"line 1: ValueError: one two;"),
+        ("raise ValueError\n", r"line 1: ValueError;"),
+    ],
+)
+def test_a_module_that_fails_is_one_sentence_that_tells_the_line(
+    source: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_projections.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = (
+        rf"^Module failing_projections cannot be imported, because of .*failing_projections\.py, {told} mend"
+    )
+    with pytest.raises(DeclarationError, match=wanted):
+        load_projections("failing_projections")
+
+
+def test_a_wrong_declaration_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrong_projections.py").write_text(
+        "from worker import Projection\nProjection('a b', table=int)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeclarationError, match=r"^Projection name 'a b' must consist"):
+        load_projections("wrong_projections")
+
+
+def test_a_comma_too_many_is_no_mistake(module: ModuleType) -> None:
+    vars(module).update(a=tallies())
+    assert load_projections(f" {module.__name__} ,, projections, ") == [strategies, vars(module)["a"]]
+
+
 def test_a_module_without_projections_says_what_to_do(module: ModuleType) -> None:
     with pytest.raises(DeclarationError, match="declare one in it or set WORKER_PROJECTIONS"):
         load_projections(module.__name__)
@@ -378,8 +423,25 @@ def test_logs_that_would_take_in_those_of_another_are_told(module: ModuleType) -
     vars(module)["b"].on("add")(ignore)
     with pytest.raises(DeclarationError, match="would take in 'a:b:', those of projection b; give them"):
         load_projections(module.__name__)
-    vars(module).update(b=tallies("other", logs="a:"))
+    vars(module).update(b=declared("other", projected(), logs="a:"))
+    vars(module)["b"].on("add")(ignore)
     assert len(load_projections(module.__name__)) == 2
+
+
+def test_a_table_is_one_projections_alone(module: ModuleType) -> None:
+    vars(module).update(a=tallies("a"), b=tallies("b", logs="b:"))
+    with pytest.raises(DeclarationError, match="b: its table tallies is one of projection a, too; give it a"):
+        load_projections(module.__name__)
+
+
+def test_no_table_is_the_workers_own(module: ModuleType) -> None:
+    assert set(WorkerTables.metadata.tables) | {VERSION_TABLE} <= OWN_TABLES
+    model = projected()
+    model.__table__.name = model.__table__.fullname = "dead_letters"
+    vars(module).update(a=declared("a", model))
+    vars(module)["a"].on("add")(ignore)
+    with pytest.raises(DeclarationError, match="its table dead_letters is one of the worker itself, too"):
+        load_projections(module.__name__)
 
 
 def test_modules_are_separated_by_commas_and_share_no_name(module: ModuleType) -> None:

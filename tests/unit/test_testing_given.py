@@ -107,11 +107,12 @@ def test_child_rows_of_events_that_fail_are_not_there() -> None:
     [
         ([event("clock")], "a handler reads a clock, draws random numbers, or keeps something outside"),
         ([event("global")], "a handler reads a clock, draws random numbers, or keeps something outside"),
+        ([event("known")] * 2, "a handler reads a clock, draws random numbers, or keeps something outside"),
         ([event("payload")], "The handler of 'payload' changes the payload of its event"),
         ([event("batch", key="a")] * 2, "depends on what came before it in its batch"),
         ([event("order", key=key) for key in ("bb", "a", "c")], "depends on what JSON does not keep"),
     ],
-    ids=["clock", "global", "payload", "batch", "order"],
+    ids=["clock", "global", "known", "payload", "batch", "order"],
 )
 def test_a_handler_that_breaks_a_law_is_found_out(drafts: list[Draft], law: str) -> None:
     with pytest.raises(AssertionError, match=law):
@@ -146,3 +147,17 @@ def test_columns_of_a_rule_are_those_of_a_stream_alone() -> None:
     linked = event("strategy_link", wdkStrategyId=7, isSaved=True)
     given(strategies, linked).then(wdk_strategy_id=7, is_saved=True)
     given(strategies, event("user_message")).then(wdk_strategy_id=None, message_count=1)
+
+
+def test_what_is_no_remark_fails_its_event_alone() -> None:
+    remarking = given(orders(), APPLE, event("remark"), PEAR)
+    remarking.then_stops(at=2, error=TypeError).then(lines={"apple": {"quantity": 2}})
+
+
+def test_child_rows_that_are_assigned_fail_their_event_alone() -> None:
+    assigning = given(orders(), APPLE, event("assign"), PEAR)
+    assigning.then_stops(at=2, error=AttributeError).then(lines={"apple": {"quantity": 2}})
+    with pytest.raises(
+        AssertionError, match=r"row\.lines are child rows, which cannot be assigned; write them"
+    ):
+        assigning.then(status="paid")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -65,6 +66,7 @@ class StrictLine(BaseModel):
 
     at: datetime
     line: PlainLine
+    id: UUID | None = None
 
 
 class Book(BaseModel):
@@ -190,6 +192,9 @@ MISFITS: list[tuple[Any, dict[str, Any], str]] = [
     (StrictLine, {"at": 5, "line": {"sku": "a"}, "x": 1}, "at should be a valid datetime; x is not known"),
     (BookOrFilm, {"kind": SECRET}, "the payload has a value of 'kind' that no model has"),
     (BookOrFilm, {"kind": "book"}, "book.pages is missing"),
+    (BookOrFilm, {"kind": "book"}, "does not fit Book | Film: "),
+    (Book | Film, {}, "does not fit Book | Film: Book.kind is missing"),
+    (StrictLine, {"at": AT_TEXT, "line": {"sku": "a"}, "id": 5}, "id is refused: UUID input should"),
     (Checked, {"sku": SECRET}, "fit Checked: sku is refused by a check of the model"),
     (Checked, {"sku": "odd"}, "fit Checked: sku is refused by a check of the model"),
     (Checked, {"sku": "reject"}, "of no use"),
@@ -200,6 +205,7 @@ MISFITS: list[tuple[Any, dict[str, Any], str]] = [
     (StructLine, {"sku": "a", "size": SECRET}, "size is a value that the model does not allow"),
     (StructLine, {"sku": "a", "prices": {SECRET: "x"}}, "prices[...]: expected int, got str"),
     (StructLine, {"sku": SECRET}, "the payload is refused by a check of the model"),
+    (StructBook | StructFilm, {"kind": SECRET}, "fit StructBook | StructFilm: kind is a value"),
     (StructBook | StructFilm, {"kind": SECRET}, "kind is a value that the model does not allow"),
 ]
 

@@ -21,6 +21,11 @@ from worker.testing.kept import Kept, nothing_kept, told, told_differences
 MOST_BATCHES = 2_000
 """How many batches are tried: all that there are of up to 62 events, and a sample of those of more."""
 
+_SECOND_TIME = (
+    "The same events, folded a second time, give another row: a handler reads a clock, draws random "
+    "numbers, or keeps something outside the row."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -39,18 +44,19 @@ def fold_purely(projection: Projection, events: Sequence[AnyEvent]) -> Checked:
     __tracebackhide__ = True
     payloads = [encode(event.data) if isinstance(event, Event) else "" for event in events]
     start = nothing_kept(projection)
+    first = _standings(projection, events, stored=True)  # What is kept outside the row is filled only once.
     whole = projection.fold(start.state, events)
     _check_payloads(events, payloads)
     again = projection.fold(start.state, events)
     kept = start.followed_by(whole)
     if broken := [*_unlike(projection, whole, kept, again, start.followed_by(again))]:
-        _fail(
-            "The same events, folded a second time, give another row: a handler reads a clock, draws random "
-            "numbers, or keeps something outside the row.",
-            broken,
-        )
+        _fail(_SECOND_TIME, broken)
     applied = _until_failure(events, whole)
-    _check_batches(projection, applied, whole)
+    standings = _standings(projection, applied, stored=True)
+    for once, second in zip(first, standings, strict=False):
+        if broken := [*told_differences(projection, once, second)]:
+            _fail(_SECOND_TIME, broken)
+    _check_batches(projection, applied, whole, standings)
     return Checked(kept, whole)
 
 
@@ -70,9 +76,10 @@ def _check_payloads(events: Sequence[AnyEvent], payloads: Sequence[str]) -> None
             )
 
 
-def _check_batches(projection: Projection, events: Sequence[AnyEvent], whole: Folded) -> None:
+def _check_batches(
+    projection: Projection, events: Sequence[AnyEvent], whole: Folded, standings: Sequence[Kept]
+) -> None:
     __tracebackhide__ = True
-    standings = _standings(projection, events, stored=True)
     outcome = _outcome(whole)
     for start, end in _runs(len(events)):
         run = events[start:end]

@@ -16,10 +16,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
+import redis as redis_py
+from redis.exceptions import RedisError
 
 from worker.embedded import Servers, embedded_servers
 from worker.errors import SettingsError
 from worker.migrate import migrate
+from worker.trouble import describe
 
 Value = TypeVar("Value")
 
@@ -38,10 +41,31 @@ def servers_of_environment(environment: Mapping[str, str] = os.environ) -> Serve
 def servers_for_tests() -> Iterator[Servers]:
     """The servers of the environment, or embedded ones that are stopped at the end."""
     if servers := servers_of_environment():
+        _check_reachable(servers)
         yield servers
         return
     with embedded_servers(durable=False) as servers:
         yield servers
+
+
+def _check_reachable(servers: Servers) -> None:
+    """Raise SettingsError for a server that does not answer, before every test fails of it."""
+    try:
+        with redis_py.Redis.from_url(servers.redis_url) as client:
+            client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        raise _unreachable("TEST_REDIS_URL", error) from error
+    try:
+        outside_any_loop(fetch_value(servers.database_url, "SELECT 1"))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        raise _unreachable("TEST_DATABASE_URL", error) from error
+
+
+def _unreachable(variable: str, error: Exception) -> SettingsError:
+    return SettingsError(
+        f"The server that {variable} names could not be reached or refused: {describe(error)}; correct the "
+        "URL, start the server, or unset both TEST_REDIS_URL and TEST_DATABASE_URL."
+    )
 
 
 class Databases:

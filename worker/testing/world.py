@@ -25,6 +25,7 @@ from worker.log_scan import LogScan
 from worker.projected import wait_until_projected
 from worker.projection import Projection
 from worker.settings import Settings
+from worker.snapshot import Snapshots
 from worker.store import Store
 from worker.testing.drafts import raw_payload
 from worker.testing.faults import HintFaults, Zombie
@@ -112,9 +113,10 @@ class World:
         """Raise AssertionError unless every row is the fold of its log. Only while nothing is projected."""
         __tracebackhide__ = True
         found = await compare_table(self._logs, self.engine, self.projection)
+        differing = await Snapshots(self.engine, self.projection).as_stored(found.differences)
         wrong = [
             f"stream {one.stream_id!r}, {one.column}: expected {one.expected!r}, found {one.stored!r}"
-            for one in found.differences
+            for one in differing
         ]
         wrong += [f"stream {stream_id!r} has no row" for stream_id in found.missing]
         wrong += [f"stream {stream_id!r} has a row and no log" for stream_id in found.extra]
