@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from projections import strategies
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
-from worker.app import work
 from worker.health import Health
+from worker.running import work
 from worker.settings import Settings
 
 STOP_SECONDS = 10

@@ -88,7 +88,7 @@ The parts
 `settings`, `database`  the environment; URLs and the engine; `certificates` for TLS
 `migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
 `loading`               finding projections by name
-`app`                   the one place where parts are wired together
+`app`, `running`        the one place where parts are wired together; a worker from its start to its stop
 `cli`                   commands: parse `arguments`, call, print, on a `terminal`; `dead_letters_cli` and its
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,

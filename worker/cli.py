@@ -88,7 +88,9 @@ def run(
     settings = load_settings("redis_url", "database_url")
     projections = chosen_projections(settings, *(names or ()))
     configure_logging(settings.log_level, settings.log_format)
-    raise typer.Exit(asyncio.run(wiring.run_worker(settings, projections)))
+    from worker.running import run_worker  # here, since no other command should load so much
+
+    raise typer.Exit(asyncio.run(run_worker(settings, projections)))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from tests.postgresql_faults import FAULTS, PASSWORD, Fault, Site
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from tests.working import Working, working
-from worker import Keys, app, database, emit, readiness, retry
+from worker import Keys, database, emit, readiness, retry, running
 from worker.testing.servers import Databases
 from worker.transaction import LIMITS
 
@@ -55,7 +55,7 @@ async def site(postgresql: OwnServer, own_databases: Databases) -> AsyncIterator
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_LONGEST_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(app, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(running, "_WATCH_SECONDS", 0.1)
     monkeypatch.setattr(readiness, "_ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(database, "_COMMAND_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(database, "_CONNECT_TIMEOUT_SECONDS", 1)

@@ -16,12 +16,12 @@ from tests.waiting import wait_until
 from tests.writes import create_tallies
 from worker import Keys, emit
 from worker import insight as insight_of
-from worker.app import work
 from worker.exposition import Metrics
 from worker.health import Health
 from worker.insight import Insight
 from worker.measures import Distribution
 from worker.metrics import METRICS
+from worker.running import work
 from worker.settings import Settings
 
 SECRET_STREAM = "stream-whose-name-is-nobodys-business"

@@ -16,7 +16,7 @@ from tests.servers import RunningServers
 from tests.tallies import MAKE_TABLE, tallies
 from tests.waiting import wait_until
 from tests.working import Working, working
-from worker import Keys, app, emit
+from worker import Keys, emit, running
 
 _EVENTS = 300
 _CONNECTIONS = 4
@@ -31,7 +31,7 @@ async def worker(
     servers: RunningServers, database_url: str, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Working]:
     """Strategies, and tallies whose table is missing at first."""
-    monkeypatch.setattr(app, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(running, "_WATCH_SECONDS", 0.1)
     both = [strategies, tallies(logs="orders:")]
     async with working(redis, servers.redis_url, database_url, database_url, keys, both) as under_way:
         yield under_way
@@ -119,7 +119,7 @@ async def test_locks_hold_up_their_own_projection_alone(worker: Working, stateme
 async def test_many_that_wait_for_locks_leave_another_its_connections(
     servers: RunningServers, database_url: str, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(running, "_WATCH_SECONDS", 0.1)
     waiting = [tallies(f"tallies-{number}", logs=f"t{number}:") for number in range(4)]
     async with working(
         redis, servers.redis_url, database_url, database_url, keys, [strategies, *waiting], sweep_seconds=0.2

@@ -20,13 +20,13 @@ from tests.writes import create_tallies
 from worker import Keys, emit
 from worker import insight as insight_of
 from worker.address import Address
-from worker.app import work
 from worker.campaign import Campaigns
 from worker.database import make_engine, parse_database_url
 from worker.health import Health
 from worker.http import serve_http
 from worker.insight import Insight
 from worker.overview import overview
+from worker.running import work
 from worker.scope import Scope
 from worker.settings import Settings
 from worker.site import make_routes
