@@ -98,7 +98,7 @@ async def work(
         health.report("starting", _NOT_REACHED, projection.name)
     async with connect_redis(settings) as redis, asyncio.TaskGroup() as tasks:
         if settings.http is not None:
-            tasks.create_task(unless(stop, _observe(settings, redis, insight, stop)))
+            tasks.create_task(_observe(settings, redis, insight, stop))
         if await unless(stop, _reach_redis(redis, health, stop)):
             for projection in projections:
                 tasks.create_task(_work_at(settings, redis, projection, insight, stop))
@@ -107,7 +107,7 @@ async def work(
 async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asyncio.Event) -> None:
     """Look at how all stands, over a connection of its own, which waits for none of those that project."""
     async with connect_postgresql(settings, 1) as engine:
-        await insight.observe(redis, engine, settings.keys, stop)
+        await unless(stop, insight.observe(redis, engine, settings.keys, stop))
 
 
 async def _work_at(
