@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from worker import app, database, readiness, retry, service
+from worker import database, readiness, retry, running, service
 from worker.__main__ import main
 
 SPEED = 30
 
 _DURATIONS: dict[ModuleType, tuple[str, ...]] = {
-    app: ("_WATCH_SECONDS",),
     database: ("_COMMAND_TIMEOUT_SECONDS", "_CONNECT_TIMEOUT_SECONDS"),
     readiness: ("_ANSWER_SECONDS",),
     retry: ("_FIRST_PAUSE_SECONDS", "_LONGEST_PAUSE_SECONDS", "_TELL_AGAIN_SECONDS", "_TELL_ANEW_SECONDS"),
+    running: ("_WATCH_SECONDS",),
     service: ("_HOUSEKEEPING_SECONDS", "_REPORT_SECONDS"),
 }
 
