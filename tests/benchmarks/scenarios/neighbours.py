@@ -12,7 +12,7 @@ import signal
 import statistics
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,6 +39,9 @@ WARM_UP_SECONDS = 3
 BACKLOG_STREAMS = 1_000
 MOST_TIMES_CALM = 1.1
 _RETRY_SECONDS = 1.0
+_RATE = "20"
+"""Streams a second."""
+_REPLICAS = 3
 _LIFE_SECONDS = 2.0
 
 
@@ -59,11 +62,14 @@ async def retried(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rebuilt(world: World) -> AsyncIterator[None]:
-    """The whole table of transcripts is rebuilt, again and again, by a process of its own."""
+    """The whole table of transcripts is rebuilt, again and again, by a process of its own.
+
+    At a rate, as beside live projection on the same cores: as fast as it can it would take half of them.
+    """
 
     async def rebuild() -> None:
         while True:
-            with running("rebuild", "--projection", "transcripts", env=world.env) as command:
+            with running("rebuild", "--projection", "transcripts", "--rate", _RATE, env=world.env) as command:
                 await wait_until(lambda: command.process.poll() is not None, "a rebuild to end", 300)
                 if command.process.returncode:
                     raise RuntimeError(f"A rebuild has failed: {command.log}")
@@ -74,17 +80,21 @@ async def rebuilt(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def killed(world: World) -> AsyncIterator[None]:
-    """Another worker that runs transcripts alone is killed soon after it has started, again and again."""
+    """Other workers that run transcripts alone are killed, one after the other; all have started before."""
+    with ExitStack() as replicas:
+        commands = [
+            replicas.enter_context(running("run", "transcripts", env=world.env)) for _ in range(_REPLICAS)
+        ]
+        for command in commands:
+            await wait_until(partial(command.says, '"event": "started"'), "a replica to start", 60)
 
-    async def kill() -> None:
-        while True:
-            with running("run", "transcripts", env=world.env) as command:
-                await wait_until(lambda: command.says('"event": "started"'), "a replica to start", 60)
+        async def kill() -> None:
+            for command in commands:
                 await asyncio.sleep(_LIFE_SECONDS)
                 command.process.send_signal(signal.SIGKILL)
 
-    async with _meanwhile(kill()):
-        yield
+        async with _meanwhile(kill()):
+            yield
 
 
 @asynccontextmanager
