@@ -39,7 +39,7 @@ The parts
 `hinting`               hints that no producer writes
 `leases`, `handover`    which replicas are alive and read which partitions; how these change hands
 `table`, `store`        statements on rows; transactions that load and write them
-`child_statements`      the same for child rows
+`child_statements`      the same for child rows; `row_arrays` is how rows travel as parameters
 `cache`                 hot rows in memory
 `letters`, `blocked`    dead letters: events that could not be applied; streams that stand before one
 `dead_letters`          what operators do with them: look, retry, skip; `inspection` of a single one

@@ -14,7 +14,8 @@ from worker import letters
 from worker.events import EventId
 from worker.letters import Letter
 from worker.projection import Projection
-from worker.table import Stamp, Table, fetch
+from worker.row_arrays import fetch
+from worker.table import Stamp, Table
 from worker.transaction import writing
 
 

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import campaign_sql as sql
 from worker.judgement import Refusal
+from worker.row_arrays import fetch
 from worker.scope import Scope
-from worker.table import fetch
 from worker.transaction import writing
 
 LEASE_SECONDS = 10.0

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.children import DELETED, ChildTable, Key, bytes_of
 from worker.difference import Columns
 from worker.projection import Projection
-from worker.row import RawJson
-from worker.table import RowWrite, fetch, same_when_stored, sql_type
+from worker.row_arrays import RowArrays, as_parameters, fetch
+from worker.table import RowWrite
 
 _ROWS_A_STATEMENT = 5_000
 _BYTES_A_STATEMENT = 4 * 1024 * 1024
@@ -63,12 +63,9 @@ class ChildStatements:
                 sizes[stream_id] += size
         return sizes
 
-    async def same_when_stored(
-        self, connection: AsyncConnection, name: str, column: str, pairs: Sequence[tuple[Any, Any]]
-    ) -> list[bool]:
-        """Whether values, were they written, would be read again as what is stored. Not for JSON."""
-        table = next(table for table in self._tables if table.name == name)
-        return await same_when_stored(connection, table.exact_types[column], pairs)
+    def arrays(self, name: str) -> RowArrays:
+        """How the columns of these child rows are spelled."""
+        return next(table.arrays for table in self._tables if table.name == name)
 
 
 class _Statements:
@@ -77,12 +74,10 @@ class _Statements:
     def __init__(self, declared: ChildTable, dialect: Dialect) -> None:
         self.name = declared.name
         self._declared = declared
-        self._quote = dialect.identifier_preparer.quote
-        self._table = dialect.identifier_preparer.format_table(declared.table)
+        self.arrays = RowArrays(declared.table, dialect)
+        self._quote = self.arrays.quote
+        self._table = self.arrays.name
         self._key = self._quote(declared.key)
-        columns = declared.table.columns
-        self._types = {column.key: sql_type(column, dialect) for column in columns}
-        self.exact_types = {column.key: column.type.compile(dialect=dialect) for column in columns}
 
     async def write(self, connection: AsyncConnection, writes: Sequence[RowWrite]) -> None:
         done = [(write, write.children.get(self.name)) for write in writes]
@@ -116,7 +111,7 @@ class _Statements:
     async def _put(self, connection: AsyncConnection, rows: Sequence[_KeyedValues]) -> None:
         columns = self._declared.columns
         names = ", ".join(["stream_id", self._key, *map(self._quote, columns)])
-        casts = ", ".join(["i.stream_id", f"i.{self._key}", *map(self._cast, columns)])
+        casts = ", ".join(["i.stream_id", f"i.{self._key}", *map(self.arrays.taken, columns)])
         replaced = ", ".join(f"{self._quote(c)} = excluded.{self._quote(c)}" for c in columns)
         for some in _parts(rows):
             sql = f"""
@@ -128,7 +123,7 @@ class _Statements:
     async def _change(
         self, connection: AsyncConnection, columns: Sequence[str], rows: Sequence[_KeyedValues]
     ) -> None:
-        changes = ", ".join(f"{self._quote(c)} = {self._cast(c)}" for c in columns)
+        changes = ", ".join(f"{self._quote(c)} = {self.arrays.taken(c)}" for c in columns)
         for some in _parts(rows):
             sql = f"""
                 UPDATE {self._table} AS t SET {changes} FROM {self._unnest(columns)}
@@ -138,11 +133,11 @@ class _Statements:
     async def stored(
         self, connection: AsyncConnection, stream_ids: Collection[str]
     ) -> list[tuple[str, Key, Columns]]:
-        json_columns, columns = self._declared.json_columns, self._declared.columns
-        read = "".join(f", {self._quote(c)}{'::text' if c in json_columns else ''}" for c in columns)
+        columns = self._declared.columns
+        read = "".join(f", {self.arrays.read(c)}" for c in columns)
         sql = f"SELECT stream_id, {self._key}{read} FROM {self._table} WHERE stream_id = ANY($1::text[])"
         return [
-            (row[0], row[1], dict(zip(columns, map(self._read, columns, row[2:]), strict=True)))
+            (row[0], row[1], dict(zip(columns, map(self.arrays.value, columns, row[2:]), strict=True)))
             for row in await fetch(connection, sql, list(stream_ids))
         ]
 
@@ -151,9 +146,6 @@ class _Statements:
         [[rows]] = await fetch(connection, sql, stream_id)
         return int(rows)
 
-    def _read(self, column: str, value: Any) -> Any:
-        return RawJson(value) if column in self._declared.json_columns and value is not None else value
-
     async def bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> list[tuple[str, int]]:
         sql = f"""
             SELECT stream_id, sum(pg_column_size(t.*))::bigint FROM {self._table} AS t
@@ -161,23 +153,13 @@ class _Statements:
         return [(row[0], row[1]) for row in await fetch(connection, sql, list(stream_ids))]
 
     def _unnest(self, columns: Sequence[str]) -> str:
-        """A FROM item ``i`` of stream id, key and these columns; JSON travels as text."""
-        named = ("stream_id", self._declared.key, *columns)
-        arrays = ", ".join(f"${at}::{self._types[c]}[]" for at, c in enumerate(named, 1))
-        return f"unnest({arrays}) AS i({', '.join(map(self._quote, named))})"
+        return self.arrays.unnest(("stream_id", self._declared.key, *columns))
 
-    def _cast(self, column: str) -> str:
-        return f"i.{self._quote(column)}" + ("::jsonb" if column in self._declared.json_columns else "")
-
-    def _arrays(self, columns: Sequence[str], rows: Sequence[_KeyedValues]) -> tuple[list[Any], ...]:
+    @staticmethod
+    def _arrays(columns: Sequence[str], rows: Sequence[_KeyedValues]) -> tuple[list[Any], ...]:
         ids = [stream_id for stream_id, _, _ in rows]
         keys = [key for _, key, _ in rows]
-        values = ([_as_parameter(value[column]) for _, _, value in rows] for column in columns)
-        return (ids, keys, *values)
-
-
-def _as_parameter(value: Any) -> Any:
-    return value.text if isinstance(value, RawJson) else value
+        return (ids, keys, *(as_parameters(value[column] for _, _, value in rows) for column in columns))
 
 
 def _parts(rows: Sequence[_KeyedValues]) -> Iterator[Sequence[_KeyedValues]]:

@@ -22,7 +22,8 @@ from worker.moments import END
 from worker.projection import KEPT_COLUMNS, Projection
 from worker.replay import FoldedLog, ReplayRequest, fold_logs
 from worker.retelling import HistoryEntry, Retelling, decoded
-from worker.table import Table, fetch
+from worker.row_arrays import fetch
+from worker.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -92,7 +91,8 @@ class Snapshots:
             async with self._engine.connect() as connection:
                 for (rows, column), places in doubtful.items():
                     pairs = [(differences[at].expected, differences[at].stored) for at in places]
-                    told = await self._same_when_stored(connection, rows, column, pairs)
+                    arrays = self._table.arrays if rows is None else self._children.arrays(rows)
+                    told = await arrays.same_when_stored(connection, column, pairs)
                     same.update(at for at, is_same in zip(places, told, strict=True) if is_same)
         return tuple(few_child_rows(d for at, d in enumerate(differences) if at not in same))
 
@@ -103,13 +103,6 @@ class Snapshots:
         if column is None or column not in table.columns or column in table.json_columns:
             return None
         return rows, column
-
-    async def _same_when_stored(
-        self, connection: AsyncConnection, rows: str | None, column: str, pairs: Sequence[tuple[Any, Any]]
-    ) -> list[bool]:
-        if rows is not None:
-            return await self._children.same_when_stored(connection, rows, column, pairs)
-        return await self._table.same_when_stored(connection, column, pairs)
 
     async def _facts(
         self, connection: AsyncConnection, stream_ids: Sequence[str]

@@ -20,8 +20,9 @@ from worker.errors import NewerVersionError
 from worker.fault_points import Point, reach
 from worker.letters import Heeded
 from worker.projection import Projection
+from worker.row_arrays import fetch
 from worker.rule import RuleTransaction, RuleWrite
-from worker.table import RowHead, RowWrite, Stamp, StoredRow, Table, fetch
+from worker.table import RowHead, RowWrite, Stamp, StoredRow, Table
 from worker.transaction import writing
 
 _FEW_BLOCKS = 20

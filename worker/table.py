@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Dialect, Enum, String
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.children import AllChildRows
 from worker.letters import Letter
 from worker.projection import KEPT_COLUMNS, Projection
 from worker.row import RawJson, RowState
-from worker.trouble import Trouble, classify
+from worker.row_arrays import RowArrays, as_parameters, fetch
 
 _STAMP = ("last_event_id", "generation", "version")
 
@@ -85,29 +84,21 @@ class Table:
 
     def __init__(self, projection: Projection, dialect: Dialect) -> None:
         self._projection = projection
-        self._quote = dialect.identifier_preparer.quote
-        self.name = dialect.identifier_preparer.format_table(projection.table)
+        self.arrays = RowArrays(projection.table, dialect)
+        self.name = self.arrays.name
         kept = {*KEPT_COLUMNS, *projection.columns, *(projection.rule.columns if projection.rule else ())}
-        self._exact_types = {c.key: c.type.compile(dialect=dialect) for c in projection.table.columns}
-        self._types = {c.key: sql_type(c, dialect) for c in projection.table.columns}
         self._select = f"""
             SELECT stream_id, last_event_id, generation, version, first_event_id{
-            "".join(f", {self._loaded(c)}" for c in projection.columns)
+            "".join(f", {self.arrays.read(c)}" for c in projection.columns)
         }
             FROM {self.name} WHERE stream_id = ANY($1::text[])"""
         self._kept = [c.key for c in projection.table.columns if c.key in kept]
-        self._json_kept = {c.key for c in projection.table.columns if isinstance(c.type, JSON)} & kept
-        texts = {c: f"{self._quote(c)}::text" for c in self._json_kept}
         self._select_kept = f"""
-            SELECT {", ".join(texts.get(c, self._quote(c)) for c in self._kept)}
+            SELECT {", ".join(map(self.arrays.read, self._kept))}
             FROM {self.name} WHERE stream_id = ANY($1::text[])"""
         self._stamps = f"""
             SELECT stream_id, last_event_id, generation, version
             FROM {self.name} WHERE stream_id = ANY($1::text[])"""
-
-    def _loaded(self, column: str) -> str:
-        name = self._quote(column)
-        return f"{name}::text" if column in self._projection.json_columns else name
 
     async def rows(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, StoredRow]:
         """The rows of these streams; those that have none are left out."""
@@ -127,26 +118,14 @@ class Table:
     ) -> dict[str, dict[str, Any]]:
         """All columns of these streams' rows that are not other applications', by name; JSON as RawJson."""
         rows = await fetch(connection, self._select_kept, list(stream_ids))
-        named = [dict(zip(self._kept, row, strict=True)) for row in rows]
-        for row in named:
-            row.update({c: RawJson(row[c]) for c in self._json_kept if row[c] is not None})
+        named = [dict(zip(self._kept, map(self.arrays.value, self._kept, row), strict=True)) for row in rows]
         return {row["stream_id"]: row for row in named}
 
     async def kept_bytes(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, int]:
         """About how many bytes `kept` would give of each of these rows, compressed as they lie there."""
-        sizes = " + ".join(f"coalesce(pg_column_size({self._quote(c)}), 0)" for c in self._kept)
+        sizes = " + ".join(f"coalesce(pg_column_size({self.arrays.quote(c)}), 0)" for c in self._kept)
         sql = f"SELECT stream_id, {sizes} FROM {self.name} WHERE stream_id = ANY($1::text[])"
         return {row[0]: row[1] for row in await fetch(connection, sql, list(stream_ids))}
-
-    async def same_when_stored(
-        self, connection: AsyncConnection, column: str, pairs: Sequence[tuple[Any, Any]]
-    ) -> list[bool]:
-        """Whether values, were they written to this column, would be read again as what is stored there.
-
-        A pair is a value and what is stored. A numeric of two digits rounds, and a real has fewer digits than
-        a float. Not for JSON.
-        """
-        return await same_when_stored(connection, self._exact_types[column], pairs)
 
     async def stamps(self, connection: AsyncConnection, stream_ids: Collection[str]) -> dict[str, Stamp]:
         """The stamp of every stream that has a row, also where the rest of the row cannot be loaded."""
@@ -184,10 +163,10 @@ class Table:
             "updated_at",
             *self._projection.columns,
         )
-        names = ", ".join(map(self._quote, columns))
+        names = ", ".join(map(self.arrays.quote, columns))
         sql = f"""
             INSERT INTO {self.name} ({names})
-            SELECT {self._cast(columns)} FROM {self._unnest(columns)}
+            SELECT {self._taken(columns)} FROM {self.arrays.unnest(columns)}
             ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
         return {row[0] for row in await fetch(connection, sql, *self._arrays(columns, writes))}
 
@@ -209,7 +188,7 @@ class Table:
             keyed = ("stream_id", "updated_at", *columns)
             stamps = [write.loaded for write in group if write.loaded]
             loaded = [[getattr(stamp, part) for stamp in stamps] for part in _STAMP]
-            assignments = ", ".join(f"{self._quote(c)} = {self._cast([c])}" for c in columns)
+            assignments = ", ".join(f"{self.arrays.quote(c)} = {self.arrays.taken(c)}" for c in columns)
             updated_at = "i.updated_at" if group[0].replace else "coalesce(i.updated_at, t.updated_at)"
             ids, generations, versions = range(len(keyed) + 1, len(keyed) + 4)
             sql = f"""
@@ -218,7 +197,7 @@ class Table:
                     ORDER BY stream_id COLLATE "C" FOR NO KEY UPDATE SKIP LOCKED)
                 UPDATE {self.name} AS t
                 SET {assignments}, updated_at = {updated_at}
-                FROM {self._unnest(keyed)}
+                FROM {self.arrays.unnest(keyed)}
                 JOIN unnest($1::text[], ${ids}::text[], ${generations}::int[], ${versions}::int[])
                     AS worker_loaded(stream_id, last_event_id, generation, version) USING (stream_id)
                 JOIN worker_locked USING (stream_id)
@@ -246,10 +225,10 @@ class Table:
         if await fetch(connection, raise_generation, stream_id):
             return
         columns = ("stream_id", "generation", *self._projection.columns)
-        values = [stream_id, 1, *map(_as_parameter, self._projection.new_state)]
+        values = [stream_id, 1, *as_parameters(self._projection.new_state)]
         insert = f"""
-            INSERT INTO {self.name} ({", ".join(map(self._quote, columns))})
-            SELECT {self._cast(columns)} FROM {self._unnest(columns)}
+            INSERT INTO {self.name} ({", ".join(map(self.arrays.quote, columns))})
+            SELECT {self._taken(columns)} FROM {self.arrays.unnest(columns)}
             ON CONFLICT (stream_id) DO NOTHING RETURNING stream_id"""
         if not await fetch(connection, insert, *([value] for value in values)):
             await fetch(connection, raise_generation, stream_id)  # Somebody else has just made the row.
@@ -259,14 +238,8 @@ class Table:
         sql = f"UPDATE {self.name} SET generation = generation WHERE stream_id = $1"
         await connection.exec_driver_sql(sql, (stream_id,))
 
-    def _unnest(self, columns: Sequence[str]) -> str:
-        """A FROM item ``i`` of these columns, one array parameter each; JSON travels as text."""
-        arrays = ", ".join(f"${at}::{self._types[c]}[]" for at, c in enumerate(columns, 1))
-        return f"unnest({arrays}) AS i({', '.join(map(self._quote, columns))})"
-
-    def _cast(self, columns: Sequence[str]) -> str:
-        json_columns = self._projection.json_columns
-        return ", ".join(f"i.{self._quote(c)}" + ("::jsonb" if c in json_columns else "") for c in columns)
+    def _taken(self, columns: Sequence[str]) -> str:
+        return ", ".join(map(self.arrays.taken, columns))
 
     def _arrays(self, columns: Sequence[str], writes: Sequence[RowWrite]) -> tuple[list[Any], ...]:
         values = [self._values(write) for write in writes]
@@ -282,48 +255,5 @@ class Table:
             "first_event_id": write.row.first_event_id,
             "updated_at": write.updated_at,
         }
-        for column, value in zip(self._projection.columns, write.row.state, strict=True):
-            values[column] = _as_parameter(value)
+        values.update(zip(self._projection.columns, as_parameters(write.row.state), strict=True))
         return values
-
-
-async def same_when_stored(
-    connection: AsyncConnection, exact_type: str, pairs: Sequence[tuple[Any, Any]]
-) -> list[bool]:
-    """Of each pair, whether the first, written to a column of this SQL type, would be read as the second."""
-    sql = f"""
-        SELECT value IS NOT DISTINCT FROM stored
-        FROM unnest($1::{exact_type}[], $2::{exact_type}[]) WITH ORDINALITY AS i(value, stored, at)
-        ORDER BY at"""
-    try:
-        async with connection.begin_nested():
-            values, stored = zip(*pairs, strict=True)
-            return [bool(row[0]) for row in await fetch(connection, sql, list(values), list(stored))]
-    except DBAPIError as error:
-        if classify(error) is not Trouble.POISON:
-            raise
-    if len(pairs) == 1:
-        return [False]  # It cannot even be stored.
-    middle = len(pairs) // 2
-    first = await same_when_stored(connection, exact_type, pairs[:middle])
-    return first + await same_when_stored(connection, exact_type, pairs[middle:])
-
-
-def sql_type(column: Column[Any], dialect: Dialect) -> str:
-    """The type of a column as an array parameter spells it.
-
-    JSON travels as text, and so does text of limited length: a cast to its type would cut it without a word.
-    """
-    is_text = isinstance(column.type, String) and not (
-        isinstance(column.type, Enum) and column.type.native_enum
-    )
-    return "text" if is_text or isinstance(column.type, JSON) else column.type.compile(dialect=dialect)
-
-
-def _as_parameter(value: Any) -> Any:
-    return value.text if isinstance(value, RawJson) else value
-
-
-async def fetch(connection: AsyncConnection, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """All rows of a statement with parameters $1, $2, ..."""
-    return [tuple(row) for row in await connection.exec_driver_sql(sql, parameters)]

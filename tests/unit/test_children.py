@@ -16,7 +16,7 @@ from worker.children import ChildRows, followed
 from worker.payload import decode_stored
 from worker.replay import FoldedLog
 from worker.row import RawJson
-from worker.table import sql_type
+from worker.row_arrays import sql_type
 from worker.upgrade import _bytes
 
 TABLE = orders().children["lines"]
