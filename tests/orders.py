@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, Integer, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +13,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests.projecting import Replica
 from worker import ChildRows, Event, ProjectedRow, Projection
+
+SKUS = st.sampled_from("xyz")
+_COLUMNS = st.fixed_dictionaries({"quantity": st.integers(0, 9)})
+PAYLOADS: dict[str, st.SearchStrategy[Any]] = {
+    "put": st.fixed_dictionaries({"sku": SKUS, "columns": _COLUMNS}),
+    "change": st.fixed_dictionaries({"sku": SKUS, "columns": _COLUMNS}),
+    "delete": st.fixed_dictionaries({"sku": SKUS}),
+    "clear": st.just({}),
+    "note": st.fixed_dictionaries({"number": st.integers(0, 3)}),
+    "fail": st.just({}),
+}
+"""Events of an order, of which some fail."""
 
 Lines = dict[str, dict[str, Any]]
 """Lines of one order, as a reader sees them, by their key."""

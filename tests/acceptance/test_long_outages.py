@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import asyncpg
 import psutil
@@ -13,23 +13,15 @@ from redis.asyncio import Redis
 
 from tests.acceptance.commands import RunningCommand, running, worker_environment
 from tests.acceptance.hurried import SPEED
-from tests.own_servers import OwnServer, own_postgresql
+from tests.own_servers import OwnServer
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys, emit
-from worker.migrate import migrate
 
 OUTAGE_SECONDS = 600 / SPEED
 MOST_LINES = 100
 MOST_OF_A_CORE = 0.25
 """Of the worker's fast time. Of real time that is less than one hundredth."""
-
-
-@pytest.fixture
-def postgresql() -> Iterator[OwnServer]:
-    with own_postgresql() as server:
-        migrate(server.url)
-        yield server
 
 
 def cpu_seconds(worker: RunningCommand) -> float:

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,19 +16,11 @@ from sqlalchemy import make_url
 
 from tests.acceptance.commands import RunningCommand, call, running, worker_environment
 from tests.asking import Reply, ask
-from tests.own_servers import OwnServer, own_postgresql
+from tests.own_servers import OwnServer
 from tests.servers import RunningServers
 from tests.waiting import block_until, wait_until
 from worker import Keys, emit
 from worker.address import Address, parse_address
-from worker.migrate import migrate
-
-
-@pytest.fixture
-def postgresql() -> Iterator[OwnServer]:
-    with own_postgresql() as server:
-        migrate(server.url)
-        yield server
 
 
 @pytest.fixture

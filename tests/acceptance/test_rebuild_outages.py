@@ -13,21 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.acceptance.commands import RunningCommand, running, worker_environment
-from tests.own_servers import OwnServer, own_postgresql, own_redis
+from tests.own_servers import OwnServer, own_redis
 from tests.waiting import wait_until
 from worker.database import parse_database_url
-from worker.migrate import migrate
 
 STREAMS = 60
 DONE = text("SELECT count(*) FROM stream_projections")
 WAIT_SECONDS = 60
-
-
-@pytest.fixture
-def postgresql() -> Iterator[OwnServer]:
-    with own_postgresql() as server:
-        migrate(server.url)
-        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,7 @@ from sqlalchemy import text
 
 from projections import strategies
 from tests.impure import boards
-from tests.orders import Lines, orders
+from tests.orders import PAYLOADS, Lines, orders
 from tests.servers import RunningServers
 from tests.tallies import tallies
 from worker import StreamBlockedError
@@ -26,15 +25,6 @@ from worker.testing.servers import Databases
 from worker.testing.world import World
 from worker.testing.worlds import Worlds
 
-SKUS = st.sampled_from("xyz")
-COLUMNS = st.fixed_dictionaries({"quantity": st.integers(0, 9)})
-PAYLOADS: dict[str, st.SearchStrategy[Any]] = {
-    "put": st.fixed_dictionaries({"sku": SKUS, "columns": COLUMNS}),
-    "change": st.fixed_dictionaries({"sku": SKUS, "columns": COLUMNS}),
-    "delete": st.fixed_dictionaries({"sku": SKUS}),
-    "clear": st.just({}),
-    "fail": st.just({}),
-}
 APPLE: Lines = {"apple": {"quantity": 2, "price": None, "tags": []}}
 
 

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
 from tests.impure import boards
-from tests.orders import orders
+from tests.orders import PAYLOADS, SKUS, orders
 from tests.tallies import tallies
 from worker.errors import MissingExtraError
 from worker.testing import assert_replay_equals_live, event, event_sequences, events
 from worker.testing.memory import MemoryReplica, MemoryTable
 from worker.testing.purity import fold_purely
 from worker.testing.replay import StreamDraft, check_replayed
-
-SKUS = st.sampled_from("xyz")
-COLUMNS = st.fixed_dictionaries({"quantity": st.integers(0, 9)})
-PAYLOADS: dict[str, st.SearchStrategy[Any]] = {
-    "put": st.fixed_dictionaries({"sku": SKUS, "columns": COLUMNS}),
-    "change": st.fixed_dictionaries({"sku": SKUS, "columns": COLUMNS}),
-    "delete": st.fixed_dictionaries({"sku": SKUS}),
-    "clear": st.just({}),
-    "note": st.fixed_dictionaries({"number": st.integers(0, 3)}),
-}
 
 
 @given(event_sequences(orders(), PAYLOADS))
