@@ -125,7 +125,10 @@ class Campaigns:
     async def take(self, campaign_id: int) -> Chunk | None:
         """Take a chunk that nobody has in hand; None where there is none, or the campaign is over."""
         async with writing(self._engine) as connection:
-            taken = await fetch(connection, sql.TAKE, campaign_id, self._worker, LEASE_SECONDS)
+            return await self._take(connection, campaign_id)
+
+    async def _take(self, connection: AsyncConnection, campaign_id: int) -> Chunk | None:
+        taken = await fetch(connection, sql.TAKE, campaign_id, self._worker, LEASE_SECONDS)
         return Chunk(*taken[0]) if taken else None
 
     async def renew(self, campaign_id: int, numbers: Collection[int]) -> None:
@@ -146,11 +149,15 @@ class Campaigns:
 
     async def note_done(
         self, campaign_id: int, number: int, events: int, refused: Sequence[RefusedStream]
-    ) -> None:
-        """The chunk's rows are committed. If others have said so before, what they said stands."""
+    ) -> Chunk | None:
+        """The chunk's rows are committed; take the next one in the same transaction, if there is any.
+
+        If others have said so before, what they said stands.
+        """
         told = json.dumps([asdict(of) for of in refused])
         async with writing(self._engine) as connection:
             await fetch(connection, sql.NOTE_DONE, campaign_id, number, events, told)
+            return await self._take(connection, campaign_id)
 
     async def conclude(self, campaign_id: int) -> bool:
         """Finish the campaign if every chunk is done; whether it is over, finished or given up."""

@@ -96,29 +96,29 @@ class CampaignWorker:
     async def _work(self) -> None:
         take = partial(self._campaigns.take, self._campaign.id)
         conclude = partial(self._campaigns.conclude, self._campaign.id)
+        chunk: Chunk | None = None
         while not (self._stop.is_set() or self._over.is_set()):
-            chunk = await self._persevere("taking a chunk", take)
+            chunk = chunk or self._taken(await self._persevere("taking a chunk", take))
             if chunk is not None:
-                self._in_hand.add(chunk.number)
-                await self._rebuild(chunk)
+                chunk = await self._rebuild(chunk)
             elif await self._persevere("looking for chunks", conclude):
                 self._over.set()
             else:  # Others work, in this process or another, and may leave what they have.
                 await wait_for_any([self._stop, self._over], _LOOK_AGAIN_SECONDS)
 
-    async def _rebuild(self, chunk: Chunk) -> None:
-        """Rebuild a chunk and say so; at a stop it stays in hand, undone."""
+    async def _rebuild(self, chunk: Chunk) -> Chunk | None:
+        """Rebuild a chunk, say so, and take the next one; at a stop it stays in hand, undone."""
         results: list[Rebuilt] = []
         undone = chunk.stream_ids
         async with aclosing(self._courtesy.parts(chunk.stream_ids, len(chunk.stream_ids))) as parts:
             async for part in parts:
                 rebuilt = await self._persevere("rebuilding", partial(self._rebuild_part, part))
                 if rebuilt is None:
-                    return
+                    return None
                 results += rebuilt
                 undone = undone[len(part) :]
         if undone:
-            return
+            return None
         done = partial(
             self._campaigns.note_done,
             self._campaign.id,
@@ -126,8 +126,15 @@ class CampaignWorker:
             sum(of.events for of in results),
             [RefusedStream(of.stream_id, of.refusal, of.detail) for of in results if of.refusal],
         )
-        await self._persevere("noting what is done", done)
+        following = await self._persevere("noting what is done", done)
         self._in_hand.discard(chunk.number)
+        return self._taken(following)
+
+    def _taken(self, chunk: Chunk | None) -> Chunk | None:
+        """Keep a chunk that was taken, so that it is given back at a stop."""
+        if chunk is not None:
+            self._in_hand.add(chunk.number)
+        return chunk
 
     async def _rebuild_part(self, stream_ids: Sequence[str]) -> list[Rebuilt]:
         scope = self._campaign.scope

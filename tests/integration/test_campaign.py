@@ -321,6 +321,21 @@ async def test_what_is_said_first_of_a_chunk_stands(replica: RebuildingReplica) 
     assert (progress.done, progress.events, progress.refused) == (1, 7, 1)
 
 
+async def test_who_is_done_with_a_chunk_has_the_next_until_there_is_none(replica: RebuildingReplica) -> None:
+    process = Process(replica, "one")
+    campaign = await process.enter()
+    chunk = await process.campaigns.take(campaign.id)
+    passed: list[str] = []
+    while chunk is not None:
+        passed += chunk.stream_ids
+        progress = await process.campaigns.progress(campaign.id)
+        assert progress is not None
+        assert (progress.done, progress.workers) == (len(passed) - len(chunk.stream_ids), ["one"])
+        chunk = await process.campaigns.note_done(campaign.id, chunk.number, 0, [])
+    assert passed == sorted(STREAMS)
+    assert await process.campaigns.conclude(campaign.id)
+
+
 @pytest.mark.parametrize(("streams", "size"), [(0, 1), (49, 1), (1_000, 40), (4_999, 50), (1_000_000, 50)])
 def test_chunks_are_so_small_that_a_death_costs_little(streams: int, size: int) -> None:
     assert chunk_size(streams) == size

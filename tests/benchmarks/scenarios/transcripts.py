@@ -10,7 +10,7 @@ from tests.benchmarks.workload import Workload
 
 TRANSCRIPT = "messages of one log"
 FUNCTION, PLAIN = "read_stream_messages", "every entry with json"
-TIMES = 30
+TIMES = 150
 
 _WAYS = {FUNCTION: "fast", PLAIN: "plain"}
 
