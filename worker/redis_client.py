@@ -12,10 +12,11 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from worker.errors import SettingsError
 from worker.redis_url import ClusterNodes, Sentinels, Server, parse_redis_url
+from worker.sentinel import client_of_master
 
 READ_BLOCK = timedelta(seconds=0.5)
 """How long a read of the feed waits for hints, and so how late it may notice a stop or a new partition."""
@@ -33,9 +34,12 @@ def make_client(url: str) -> Redis:
     """
     match parse_redis_url(url):
         case Server() as server:
-            client = Redis.from_pool(ConnectionPool(**server.options, **_connection_options()))
-        case Sentinels():
-            raise SettingsError("REDIS_URL names sentinels, which are not supported yet.")
+            pool = ConnectionPool(
+                **server.options, **_connection_options(), socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS
+            )
+            client = Redis.from_pool(pool)
+        case Sentinels() as sentinels:
+            client = client_of_master(sentinels, _connection_options())
         case ClusterNodes():
             raise SettingsError("REDIS_URL names a cluster, which is not supported yet.")
         case other:
@@ -50,7 +54,6 @@ def _connection_options() -> dict[str, Any]:
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": _SOCKET_TIMEOUT_SECONDS,
-        "socket_connect_timeout": _SOCKET_TIMEOUT_SECONDS,
     }
 
 
@@ -74,9 +77,25 @@ async def renew(redis: Redis, error: BaseException) -> None:
 
     Connections in use are not touched: who uses one meets the same error soon. Never raises.
     """
-    if isinstance(error, ResponseError):
+    if isinstance(error, ResponseError) or read_only(error) is not None:
         with suppress(RedisError, OSError):  # What cannot even be closed is given up all the same.
             await redis.connection_pool.disconnect(inuse_connections=False)
+
+
+def read_only(error: BaseException) -> ReadOnlyError | None:
+    """The refusal of a master that is none any more, which this error is or stands for.
+
+    redis-py's clients of sentinels turn it into a ConnectionError, which sounds as if the reply was lost.
+    """
+    for at in (error, error.__context__):
+        if isinstance(at, ReadOnlyError):
+            return at
+    return None
+
+
+def of_no_master(error: BaseException) -> bool:
+    """Whether a server refuses to write as another one may have become the master."""
+    return read_only(error) is not None or str(error).startswith("NOREPLICAS")
 
 
 class Script:
