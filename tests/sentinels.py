@@ -38,6 +38,7 @@ _AS_SERVER = """
     repl-diskless-sync yes
     repl-diskless-sync-delay 0
     repl-ping-replica-period 1
+    min-replicas-to-write 1
     save ""
     appendonly yes
 """
@@ -126,8 +127,9 @@ class Watched:
                 master.execute_command("REPLICAOF", "NO", "ONE")
 
     def cut_replication(self) -> None:
-        """Let replicas have no more of what the master gets, from now on until it is started again."""
+        """Let replicas have no more of what the master gets, and let that not trouble it."""
         with client(self.master()) as master:
+            master.config_set("min-replicas-to-write", 0)
             master.execute_command("ACL", "SETUSER", REPLICATOR, "off")
             master.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
