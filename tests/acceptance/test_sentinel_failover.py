@@ -84,7 +84,7 @@ class Load:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Redis]:
-        """With sentinels of its own: redis-py loses some when it asks them for several connections at once."""
+        """With sentinels of its own: redis-py loses some where it asks for several connections at once."""
         options = {"password": SENTINEL_PASSWORD, "socket_timeout": 1}
         async with (
             Sentinel(self._watched.addresses, sentinel_kwargs=options) as sentinel,

@@ -18,8 +18,8 @@ NO_REPLICA = Kind(
 LOSES_AT_FAILOVER = Kind(
     "redis-failover-loses",
     Severity.WARNING,
-    "A master that is cut off from its replicas goes on taking events, and loses them once it is demoted; streams "
-    "whose rows are further are diverged.",
+    "A master that is cut off from its replicas goes on taking events, and loses them once it is demoted; "
+    "streams whose rows are further are diverged.",
     "Set min-replicas-to-write to 1 on every server, and min-replicas-max-lag to few seconds.",
 )
 
