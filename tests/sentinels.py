@@ -125,6 +125,7 @@ class Watched:
                 yield server
             finally:
                 master.execute_command("REPLICAOF", "NO", "ONE")
+                block_until(lambda: _takes_writes(master), "replicas to be back")
 
     def cut_replication(self) -> None:
         """Let replicas have no more of what the master gets, and let that not trouble it."""
@@ -188,6 +189,11 @@ def _pairs(reply: Any) -> dict[str, str]:
 def _role(server: OwnServer) -> str:
     with client(server) as asked:
         return str(asked.execute_command("ROLE")[0])
+
+
+def _takes_writes(master: redis_py.Redis) -> bool:
+    info: Any = master.info("replication")
+    return bool(info["min_slaves_good_slaves"] >= 1)
 
 
 def _start(folder: Path, settings: str) -> tuple[RunningProgram, str]:

@@ -16,7 +16,6 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ConnectionError
 
 from tests.acceptance.commands import call_here, worker_environment
-from tests.checking import deployment, names, said
 from tests.sentinels import (
     PASSWORD,
     SENTINEL_PASSWORD,
@@ -30,7 +29,6 @@ from tests.tls import Authority, behind_tls, server_context
 from tests.waiting import wait_until
 from tests.working import Working, working
 from worker import EmitError, Keys, OutcomeUnknownError, emit, retry, wait_until_projected
-from worker.check import run_checks
 from worker.database import make_engine, parse_database_url
 from worker.redis_client import make_client, renew
 from worker.sentinel import ASK_AGAIN_SECONDS, SENTINEL_SECONDS
@@ -270,15 +268,6 @@ async def test_commands_say_in_a_sentence_why_there_is_no_master(
             assert ended.returncode == 1, said
             assert words in said
             assert not any(word in said for word in ("Traceback", "hunter2", PASSWORD, SENTINEL_PASSWORD))
-
-
-async def test_check_looks_at_what_a_failover_would_meet(fresh: Watched) -> None:
-    async with deployment(fresh.url()) as of:
-        assert not {"redis-no-replica", "redis-failover-loses"} & names(await run_checks(of))
-        await asyncio.to_thread(fresh.cut_replication)
-        report = await run_checks(of)
-        assert {"redis-no-replica", "redis-failover-loses"} <= names(report)
-        assert "min-replicas-to-write is 0" in said(report, "redis-failover-loses")
 
 
 # Applications.
