@@ -86,6 +86,7 @@ The parts
 `show`                  the same for applications; `application` what their engines and clients need
 `check`                 what is wrong with servers, rights, tables and settings, before a worker finds out
 `settings`, `database`  the environment; URLs and the engine; `certificates` for TLS
+`redis_url`             what REDIS_URL names; `redis_client` connects there, through `sentinel` to a master
 `migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
 `loading`               finding projections by name
 `app`, `running`        the one place where parts are wired together; a worker from its start to its stop

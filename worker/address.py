@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from worker.errors import SettingsError
 
 _EXAMPLES = "127.0.0.1:9464, 0.0.0.0:9464 or [::]:9464"
-_LARGEST_PORT = 65_535
+LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,6 @@ def parse_address(text: str) -> Address | None:
     host = host[1:-1] if bracketed else host
     if not colon or not host or any(map(str.isspace, host)) or (":" in host) != bracketed:
         raise SettingsError(f"it is no address; write host and port, such as {_EXAMPLES}, or nothing")
-    if not (port.isascii() and port.isdecimal() and int(port) <= _LARGEST_PORT):
-        raise SettingsError(f"its port is no number up to {_LARGEST_PORT}; write for example {_EXAMPLES}")
+    if not (port.isascii() and port.isdecimal() and int(port) <= LARGEST_PORT):
+        raise SettingsError(f"its port is no number up to {LARGEST_PORT}; write for example {_EXAMPLES}")
     return Address(host, int(port))

@@ -16,6 +16,7 @@ from worker.attempt import Attempt, Since
 from worker.errors import EmitError, InvalidEventError, OutcomeUnknownError
 from worker.events import MAX_STREAM_ID_BYTES, EventId, parse_stream_id
 from worker.keys import Keys
+from worker.redis_client import of_no_master, renew
 from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
 from worker.settle import EMIT_AGAIN, settle
 
@@ -187,6 +188,8 @@ async def _send_once(redis: Redis, attempt: Attempt) -> str:
         raise
     appended = reply_to_log_entry(replies)
     if isinstance(appended, REFUSALS):
+        if of_no_master(appended):
+            await renew(redis, appended)
         raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
     return str(appended, "ascii")
 

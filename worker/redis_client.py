@@ -6,83 +6,23 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, assert_never
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from worker.certificates import check_certificates
 from worker.errors import SettingsError
+from worker.redis_url import ClusterNodes, Sentinels, Server, parse_redis_url
+from worker.sentinel import client_of_master
 
 READ_BLOCK = timedelta(seconds=0.5)
 """How long a read of the feed waits for hints, and so how late it may notice a stop or a new partition."""
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
-_SCHEMES = ("redis://", "rediss://", "unix://")
-_PARAMETERS = {"db", "protocol", "client_name"}
-_TLS_PARAMETERS = {
-    "ssl_ca_certs",
-    "ssl_certfile",
-    "ssl_keyfile",
-    "ssl_password",
-    "ssl_cert_reqs",
-    "ssl_check_hostname",
-}
 _RAW_COMMANDS = ("XRANGE", "XREVRANGE", "XREADGROUP", "XAUTOCLAIM", "XPENDING")
-
-
-def check_redis_url(url: str) -> None:
-    """Raise SettingsError, without repeating the URL, which may hold a password, for one that would not do.
-
-    Parameters that change how replies look or how long they may take are not for the environment to set.
-    """
-    try:
-        options, parts = parse_url(url), urlsplit(url)
-    except ValueError:
-        options, parts = None, urlsplit("")
-    nameless = parts.scheme != "unix" and parts.path.strip("/") and "db" not in (options or {})
-    if options is None or not url.startswith(_SCHEMES) or nameless:
-        raise SettingsError(
-            "REDIS_URL is not understood; write it as redis://:password@host:6379/0, rediss://... or "
-            "unix:///path/to/socket?db=0."
-        )
-    known = {name for name in parse_qs(parts.query) if name in _PARAMETERS or name.startswith("ssl_")}
-    if unknown := parse_qs(parts.query).keys() - known:
-        raise SettingsError(
-            f"REDIS_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
-            f"Only {', '.join(sorted(_PARAMETERS))} and ssl_... are."
-        )
-    if options.get("protocol", 2) not in (2, 3):
-        raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
-    _check_tls(parts.scheme, {name: str(value) for name, value in options.items() if name.startswith("ssl_")})
-
-
-def _check_tls(scheme: str, options: Mapping[str, str]) -> None:
-    if scheme != "rediss":
-        if options:
-            raise SettingsError(
-                f"REDIS_URL has {', '.join(sorted(options))}, but begins with {scheme}://: write rediss://."
-            )
-        return
-    if unknown := options.keys() - _TLS_PARAMETERS:
-        raise SettingsError(
-            f"REDIS_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
-            f"Of those for TLS only {', '.join(sorted(_TLS_PARAMETERS))} are."
-        )
-    if options.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
-        raise SettingsError("REDIS_URL has a wrong ssl_cert_reqs; it may be required, optional or none.")
-    check_certificates(
-        "REDIS_URL",
-        authorities=options.get("ssl_ca_certs"),
-        certificate=options.get("ssl_certfile"),
-        key=options.get("ssl_keyfile"),
-        password=options.get("ssl_password"),
-    )
 
 
 def make_client(url: str) -> Redis:
@@ -92,16 +32,29 @@ def make_client(url: str) -> Redis:
     differ between protocols and settings, so the modules that read streams take them raw. The socket timeout
     exceeds READ_BLOCK, or a quiet feed would look like a dead server.
     """
-    client = Redis.from_url(
-        url,
-        decode_responses=False,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=_SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS,
-    )
+    match parse_redis_url(url):
+        case Server() as server:
+            pool = ConnectionPool(
+                **server.options, **_connection_options(), socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS
+            )
+            client = Redis.from_pool(pool)
+        case Sentinels() as sentinels:
+            client = client_of_master(sentinels, _connection_options())
+        case ClusterNodes():
+            raise SettingsError("REDIS_URL names a cluster, which is not supported yet.")
+        case other:
+            assert_never(other)
     for command in _RAW_COMMANDS:
         client.set_response_callback(command, _raw)
     return client
+
+
+def _connection_options() -> dict[str, Any]:
+    return {
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": _SOCKET_TIMEOUT_SECONDS,
+    }
 
 
 def reading_client(redis: Redis) -> Redis:
@@ -124,9 +77,25 @@ async def renew(redis: Redis, error: BaseException) -> None:
 
     Connections in use are not touched: who uses one meets the same error soon. Never raises.
     """
-    if isinstance(error, ResponseError):
+    if isinstance(error, ResponseError) or read_only(error) is not None:
         with suppress(RedisError, OSError):  # What cannot even be closed is given up all the same.
             await redis.connection_pool.disconnect(inuse_connections=False)
+
+
+def read_only(error: BaseException) -> ReadOnlyError | None:
+    """The refusal of a master that is none any more, which this error is or stands for.
+
+    redis-py's clients of sentinels turn it into a ConnectionError, which sounds as if the reply was lost.
+    """
+    for at in (error, error.__context__):
+        if isinstance(at, ReadOnlyError):
+            return at
+    return None
+
+
+def of_no_master(error: BaseException) -> bool:
+    """Whether a server refuses to write as another one may have become the master."""
+    return read_only(error) is not None or str(error).startswith("NOREPLICAS")
 
 
 class Script:

@@ -15,6 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ConnectionError,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -22,6 +23,7 @@ from redis.exceptions import (
 
 from worker.errors import EmitError, FeedPartitionsError
 from worker.keys import Keys
+from worker.redis_client import read_only
 
 REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError)
 """What a server answers that has understood a command and will not do it. (The last two are connection errors
@@ -88,6 +90,11 @@ async def exchange(connection: AbstractConnection, commands: list[tuple[str, ...
                 )
             except REFUSALS as error:
                 replies.append(error)
+            except ConnectionError as error:
+                if (refusal := read_only(error)) is None:
+                    raise
+                # The connection is closed. What follows is refused likewise, and so is its transaction.
+                return replies + [refusal] * (len(commands) - len(replies))
         whole = True
     finally:
         if not whole:

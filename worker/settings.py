@@ -19,7 +19,7 @@ from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
-from worker.redis_client import check_redis_url
+from worker.redis_url import parse_redis_url
 
 
 def _own_name() -> str:
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         if not value.get_secret_value():
             return value  # `load_settings` says so, if the command needs it.
         try:
-            check_redis_url(value.get_secret_value())
+            parse_redis_url(value.get_secret_value())
         except SettingsError as error:
             raise ValueError(str(error)) from None
         return value

@@ -22,6 +22,7 @@ from redis.exceptions import (
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from worker.errors import ClaimRaceError, SchemaError
+from worker.sentinel import SentinelRefusalError, UnknownServiceError
 from worker.tls import tls_error, tls_remedy, tls_words
 
 SERVER_ERRORS = (
@@ -84,6 +85,7 @@ _MISCONFIGURED_ERRORS = (  # redis-py takes the code off the replies that it has
     ClusterCrossSlotError,
     MovedError,
     NoPermissionError,
+    UnknownServiceError,
 )
 
 
@@ -151,6 +153,10 @@ def remedy(error: BaseException) -> str:
     state = sqlstate(error) or ""
     if help_ := tls_remedy(error):
         return help_
+    if isinstance(error, UnknownServiceError):
+        return "Mend the service's name in REDIS_URL, or have the sentinels monitor it."
+    if isinstance(error, SentinelRefusalError):
+        return "Mend sentinel_username and sentinel_password in REDIS_URL, or the sentinels' own users."
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return "Mend user and password in REDIS_URL, or the user's rights in Redis."
     return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "")
@@ -170,4 +176,4 @@ def describe(error: BaseException) -> str:
 def sentence(error: BaseException) -> str:
     """What is wrong, as `describe` has it, and what to do about it if that is an operator's to do."""
     help_ = remedy(error)
-    return f"{describe(error)}. {help_}" if help_ else describe(error)
+    return f"{describe(error).rstrip('.')}. {help_}" if help_ else describe(error)

@@ -289,23 +289,3 @@ def test_an_unknown_parameter_is_named() -> None:
 
 def test_an_application_name_is_not_handed_on_as_a_parameter() -> None:
     assert "application_name" not in connect_args(f"{DATABASE}?application_name=mine")
-
-
-# URLs of Redis.
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://localhost",
-        "redis://",
-        "redis://localhost:6379/2",
-        "redis://user:p%40ss@localhost/0?protocol=3&client_name=worker",
-        "rediss://localhost:6380/0?ssl_cert_reqs=none",
-        "unix:///run/redis.sock?db=2",
-        "unix://:secret@/run/redis.sock",
-    ],
-)
-def test_a_redis_url_may_be_written_in_many_ways(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("REDIS_URL", url)
-    assert load_settings("redis_url").redis_url.get_secret_value() == url

@@ -10,10 +10,12 @@ import asyncpg
 import pytest
 from redis import exceptions as redis_errors
 from redis._parsers.base import BaseParser
+from redis.asyncio.sentinel import MasterNotFoundError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.errors import ClaimRaceError, FeedPartitionsError, RejectedEventError, SchemaError
+from worker.sentinel import SentinelRefusalError, UnknownServiceError
 from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sentence, sqlstate
 
 RETRY, RECONNECT, POISON, MISCONFIGURED, FATAL = Trouble
@@ -56,6 +58,9 @@ OTHERS: list[tuple[BaseException, Trouble]] = [
     (ClaimRaceError("claims changed"), RETRY),
     (redis_errors.ConnectionError("connection refused"), RECONNECT),
     (redis_errors.TimeoutError("timeout reading"), RECONNECT),
+    (MasterNotFoundError("none of 3 sentinels answers"), RECONNECT),
+    (UnknownServiceError("no sentinel knows a service"), MISCONFIGURED),
+    (SentinelRefusalError("a sentinel refuses us"), MISCONFIGURED),
     (redis_errors.InvalidResponse("protocol error"), RECONNECT),
     (ConnectionRefusedError("connect call failed"), RECONNECT),
     (TimeoutError(), RECONNECT),
