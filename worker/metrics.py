@@ -176,6 +176,11 @@ METRICS = (
     ),
     _in_redis("replicas", "Live replicas.", lambda seen: len(seen.replicas)),
     _in_redis(
+        "sweep_finished_timestamp_seconds",
+        "When the last sweep ended, in Unix seconds; 0 if none did within ten minutes.",
+        lambda seen: seen.sweep.finished_at if seen.sweep else 0,
+    ),
+    _in_redis(
         "streams_diverged",
         "Streams whose log no longer holds their row's position.",
         lambda seen: seen.diverged,
@@ -195,7 +200,7 @@ METRICS = (
         lambda s: s.rebuild.done if s.rebuild else 0,
     ),
     _in_database(
-        "rebuild_rows_total",
+        "rebuild_rows",
         "Rows of the rebuild under way; 0 while there is none.",
         lambda seen: seen.rebuild.streams if seen.rebuild else 0,
     ),

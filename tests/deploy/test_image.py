@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -53,3 +55,39 @@ def test_the_redis_of_the_composition_keeps_its_logs() -> None:
     assert "--maxmemory-policy noeviction" in command
     assert services["worker"]["deploy"]["replicas"] == 2
     assert "ports" not in services["redis"] | services["postgres"]  # nobody else reaches them
+
+
+def test_the_composition_is_one_for_docker() -> None:
+    check = ["check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
+    checked = subprocess.run([sys.executable, "-m", *check], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_composition_is_watched_from_this_host_alone() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    job = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"][0]
+    (found,) = job["dns_sd_configs"]
+    assert services.keys() >= set(found["names"])
+    port = services["worker"]["environment"]["WORKER_HTTP_ADDRESS"].rpartition(":")[2]
+    assert (found["type"], str(found["port"])) == ("A", port)
+    for name in ("prometheus", "grafana"):
+        service = services[name]
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+        assert all(published.startswith("127.0.0.1:") for published in service["ports"])
+        mounts = [volume.split(":") for volume in service["volumes"] if volume.startswith(".")]
+        assert all((DEPLOY / folder).is_dir() and mode == "ro" for folder, _, mode in mounts)
+        assert service["read_only"] is True
+        assert service["healthcheck"]["test"]
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    grafana = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["grafana"]
+    folders = {volume.split(":")[1]: DEPLOY / volume.split(":")[0] for volume in grafana["volumes"]}
+    provisioning = folders["/etc/grafana/provisioning"]
+    told = yaml.safe_load((provisioning / "dashboards" / "projection-worker.yaml").read_text())
+    path = told["providers"][0]["options"]["path"]
+    assert [file.name for file in folders[path].iterdir()] == ["projection-worker.json"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{path}/projection-worker.json"
+    sources = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())
+    assert sources["datasources"][0]["url"] == "http://prometheus:9090"

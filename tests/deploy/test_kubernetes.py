@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
+from tests.deploy.rendering import KUBERNETES, render
 from worker.settings import URL_FILES, Settings
 
-OVERLAYS = Path(__file__).parents[2] / "deploy" / "kubernetes" / "overlays"
+OVERLAYS = KUBERNETES / "overlays"
 NAMES = sorted(path.name for path in OVERLAYS.iterdir())
 KINDS = {
     "Namespace", "ServiceAccount", "ConfigMap", "Deployment", "Job", "CronJob",
@@ -27,10 +25,7 @@ overlays = pytest.mark.parametrize("overlay", NAMES)
 @cache
 def rendered(overlay: str) -> list[dict[str, Any]]:
     """All objects of an overlay."""
-    command = ["kubectl", "kustomize", str(OVERLAYS / overlay)]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert not shown.stderr
-    return list(yaml.safe_load_all(shown.stdout))
+    return render(OVERLAYS / overlay)
 
 
 def pods(overlay: str) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -105,6 +106,21 @@ async def test_lag_is_told_while_nobody_projects(watched: Watched, engine: Async
         await wait_until(lambda: (watched.value("lag_seconds") or 0) > 0.5, "lag to grow")
         assert watched.value("streams_pending") == 1
     await watched.reach("lag_hints", 0)
+
+
+async def test_when_the_last_sweep_ended_is_told_until_nobody_knows(watched: Watched) -> None:
+    before = time.time()
+    await wait_until(
+        lambda: (watched.value("sweep_finished_timestamp_seconds") or 0) > before - 60,
+        "a sweep to be told of",
+    )
+    report = watched.keys.sweep_report("tallies")
+
+    async def forgotten() -> bool:
+        await watched.redis.delete(report)  # as when it is too old
+        return watched.value("sweep_finished_timestamp_seconds") == 0
+
+    await wait_until(forgotten, "the sweep to be forgotten")
 
 
 async def test_every_metric_is_there_with_its_help(watched: Watched) -> None:
