@@ -294,7 +294,7 @@ def demo(
 
 @app.command()
 def dev(data_dir: DataDirOption = None) -> None:
-    """Start Redis, PostgreSQL and a worker for development, and print where the servers are.
+    """Start Redis, PostgreSQL and a worker for development, and print where they and the status page are.
 
     Runs until it is stopped. Variables that begin with WORKER_ reach the worker.
 
