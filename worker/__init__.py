@@ -67,6 +67,8 @@ The parts
 `insight`, `measures`   what a worker knows of itself and its projections; what its projecting measures
 `metrics`, `exposition` what each metric means; all of them as Prometheus reads them
 `overview`, `page`      what the status page shows, as data; its files
+`log_levels`, `logconfig` which log lines are shown, part by part; how they look
+`lag_line`              the one a minute that tells how far behind a projection is
 `watchdog`              ends the process when a handler never returns
 `service_manager`       what systemd is told
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen

@@ -87,7 +87,7 @@ def run(
     """
     settings = load_settings("redis_url", "database_url")
     projections = chosen_projections(settings, *(names or ()))
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_levels, settings.log_format)
     from worker.running import run_worker  # here, since no other command should load so much
 
     raise typer.Exit(asyncio.run(run_worker(settings, projections)))

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from worker.keys import Keys
 from worker.redis_client import pairs
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _SCAN_STREAMS = 500
 

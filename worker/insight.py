@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -37,10 +37,11 @@ from worker.status import (
 from worker.trouble import SERVER_ERRORS, sentence
 from worker.waiting import wait_for
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("http")
 T = TypeVar("T")
 
 LOOK_EVERY_SECONDS = 3.0
+_LOOK_SELDOM_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _HISTORY = timedelta(minutes=10)
 _LOOKED_AT_SECONDS = 60.0
@@ -72,13 +73,20 @@ class Insight:
         """Somebody looks at the rows: they are worth counting for a while."""
         self._looked_at = time.monotonic()
 
-    async def observe(self, redis: Redis, engine: AsyncEngine, keys: Keys, stop: asyncio.Event) -> None:
-        """Look at both servers again and again. One that is away keeps nothing from looking at the other."""
+    async def observe(
+        self, redis: Redis, engine: AsyncEngine, keys: Keys, stop: asyncio.Event, *,
+        then: Callable[[], None] = lambda: None, often: bool = True,
+    ) -> None:  # fmt: skip
+        """Look at both servers again and again. One that is away keeps nothing from looking at the other.
+
+        ``then`` is called after each look. Not ``often`` is once a minute, where nobody can ask over HTTP.
+        """
         while not stop.is_set():
             for observed in self.observed.values():
                 counts = time.monotonic() - self._looked_at < _LOOKED_AT_SECONDS
                 await observed.look(redis, engine, keys, counts=counts)
-            await wait_for(stop, LOOK_EVERY_SECONDS)
+            then()
+            await wait_for(stop, LOOK_EVERY_SECONDS if often else _LOOK_SELDOM_SECONDS)
 
 
 class Observed:

@@ -27,7 +27,7 @@ from worker.suspects import Suspects
 from worker.table import RowHead
 from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sqlstate
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _LOCK_TIMEOUT = "55P03"
 _WITHOUT_LIMIT = 1_000_000

@@ -15,6 +15,7 @@ from worker.app import CLOSE_SECONDS, Servers, connect_postgresql, connect_redis
 from worker.errors import ProjectionWorkerError
 from worker.health import Health
 from worker.insight import Insight
+from worker.lag_line import LagLine
 from worker.projection import Projection
 from worker.readiness import check_database
 from worker.redis_client import renew
@@ -25,7 +26,7 @@ from worker.site import serve_site
 from worker.waiting import unless, wait_for
 from worker.watchdog import watchdog
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("worker")
 
 _EXIT_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
@@ -97,8 +98,7 @@ async def work(
     for projection in projections:  # Before anybody asks: there is no moment at which it seems to be ready.
         health.report("starting", _NOT_REACHED, projection.name)
     async with connect_redis(settings) as redis, asyncio.TaskGroup() as tasks:
-        if settings.http is not None:
-            tasks.create_task(_observe(settings, redis, insight, stop))
+        tasks.create_task(_observe(settings, redis, insight, stop))
         if await unless(stop, _reach_redis(redis, health, stop)):
             for projection in projections:
                 tasks.create_task(_work_at(settings, redis, projection, insight, stop))
@@ -106,8 +106,9 @@ async def work(
 
 async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asyncio.Event) -> None:
     """Look at how all stands, over a connection of its own, which waits for none of those that project."""
+    tell, often = LagLine(insight).tell, settings.http is not None
     async with connect_postgresql(settings, 1) as engine:
-        await unless(stop, insight.observe(redis, engine, settings.keys, stop))
+        await unless(stop, insight.observe(redis, engine, settings.keys, stop, then=tell, often=often))
 
 
 async def _work_at(

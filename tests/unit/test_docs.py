@@ -12,6 +12,7 @@ from typer import Typer
 
 from worker.check import KINDS
 from worker.cli import app
+from worker.log_levels import PARTS
 from worker.metrics import METRICS
 from worker.settings import URL_FILES, Settings, variable
 
@@ -66,6 +67,17 @@ def events_logged(path: Path) -> Iterator[str]:
         ]
         assert names or path.name == "fold_report.py", ast.unparse(call)
         yield from names[:1]
+
+
+def test_every_part_that_logs_is_documented_and_no_other() -> None:
+    calls = [
+        call
+        for path in WORKER.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "structlog.get_logger"
+    ]
+    parts = {ast.literal_eval(call.args[0]) for call in calls}
+    assert rows_of_table("part").keys() == parts == set(PARTS)
 
 
 def test_every_command_is_documented() -> None:
