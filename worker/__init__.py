@@ -69,6 +69,8 @@ The parts
 `overview`, `page`      what the status page shows, as data; its files
 `log_levels`, `logconfig` which log lines are shown, part by part; how they look
 `lag_line`              the one a minute that tells how far behind a projection is
+`traceparent`           which trace an event was emitted in
+`tracing`, `batch_spans` whether traces are exported; a span for each batch
 `watchdog`              ends the process when a handler never returns
 `service_manager`       what systemd is told
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen

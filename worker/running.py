@@ -7,6 +7,7 @@ import os
 import signal
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.asyncio import Redis
@@ -23,8 +24,12 @@ from worker.retry import Perseverance
 from worker.service_manager import telling_service_manager
 from worker.settings import Settings
 from worker.site import serve_site
+from worker.tracing import tracing
 from worker.waiting import unless, wait_for
 from worker.watchdog import watchdog
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = structlog.get_logger("worker")
 
@@ -40,13 +45,18 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
     insight = Insight(Health(), projections)
-    async with serve_site(settings, insight):
-        return await _run(settings, projections, insight)
+    async with (
+        tracing(settings.consumer_name, os.environ, CLOSE_SECONDS) as tracer,
+        serve_site(settings, insight),
+    ):
+        return await _run(settings, projections, insight, tracer)
 
 
-async def _run(settings: Settings, projections: list[Projection], insight: Insight) -> int:
+async def _run(
+    settings: Settings, projections: list[Projection], insight: Insight, tracer: Tracer | None
+) -> int:
     stop = asyncio.Event()
-    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight))
+    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight, tracer))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -87,6 +97,7 @@ async def work(
     health: Health,
     stop: asyncio.Event,
     insight: Insight | None = None,
+    tracer: Tracer | None = None,
 ) -> None:
     """Reach the servers and run all projections until ``stop`` is set; ``insight`` gets to know all of it.
 
@@ -101,7 +112,7 @@ async def work(
         tasks.create_task(_observe(settings, redis, insight, stop))
         if await unless(stop, _reach_redis(redis, health, stop)):
             for projection in projections:
-                tasks.create_task(_work_at(settings, redis, projection, insight, stop))
+                tasks.create_task(_work_at(settings, redis, projection, insight, stop, tracer))
 
 
 async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asyncio.Event) -> None:
@@ -112,11 +123,12 @@ async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asy
 
 
 async def _work_at(
-    settings: Settings, redis: Redis, projection: Projection, insight: Insight, stop: asyncio.Event
-) -> None:
+    settings: Settings, redis: Redis, projection: Projection, insight: Insight, stop: asyncio.Event,
+    tracer: Tracer | None,
+) -> None:  # fmt: skip
     """Run one projection over connections of its own: one that waits for locks holds several for long."""
     async with connect_postgresql(settings) as engine:
-        await _project(settings, Servers(redis, engine), projection, insight, stop)
+        await _project(settings, Servers(redis, engine), projection, insight, stop, tracer)
 
 
 async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> bool:
@@ -130,8 +142,9 @@ async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> boo
 
 
 async def _project(
-    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event
-) -> None:
+    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event,
+    tracer: Tracer | None,
+) -> None:  # fmt: skip
     """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
@@ -154,6 +167,7 @@ async def _project(
             await persevere("checking PostgreSQL", database_is_right)
 
     async with asyncio.TaskGroup() as tasks:
-        service = insight.services[name] = make_service(settings, servers, projection, stop, health=health)
+        service = make_service(settings, servers, projection, stop, health=health, tracer=tracer)
+        insight.services[name] = service
         tasks.create_task(service.run())
         tasks.create_task(unless(stop, watch_database()))

@@ -20,7 +20,7 @@ from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
 from worker.health import Health
 from worker.hint import Hint
-from worker.isolation import Isolation
+from worker.isolation import ProjectBatch
 from worker.measures import Measures
 from worker.outcome import StreamResult
 from worker.pending import Pending, Work
@@ -66,9 +66,10 @@ class Service:
 
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, skims: Skims, upkeep: FeedUpkeep,
-        handover: Handover, deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
-        blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, sample: Sample, replicas: Replicas,
-        pace: Pace, persevere: Perseverance, health: Health, stop: asyncio.Event,
+        handover: Handover, deaths: Deaths, pending: Pending, projector: Projector,
+        project_batch: ProjectBatch, blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep,
+        sample: Sample, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
+        stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
@@ -78,7 +79,7 @@ class Service:
         self._handover = handover
         self._pending = pending
         self._projector = projector
-        self._isolation = isolation
+        self._project_batch = project_batch
         self._deaths = deaths
         self._blocked = blocked
         self._aftermath = aftermath
@@ -152,7 +153,7 @@ class Service:
     async def _project_streams(self) -> None:
         while works := await self._pending.take():
             streams = [work.stream_id for work in works]
-            results = await self._persevere("projecting", partial(self._isolation.project_batch, streams))
+            results = await self._persevere("projecting", partial(self._project_batch, streams))
             await self._settle(works, results or {})
 
     async def _sweep_logs(self) -> None:
