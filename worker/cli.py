@@ -38,7 +38,7 @@ from worker.revision import write_revision
 from worker.search_cli import search
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
-from worker.status_screen import show_status, watch_status
+from worker.status_cli import status
 from worker.terminal import print_json, run_to_end
 from worker.trouble import sentence
 from worker.verify_cli import verify
@@ -60,6 +60,7 @@ app.command()(rebuild)
 app.command()(show)
 app.command()(check)
 app.command()(search)
+app.command()(status)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -125,25 +126,6 @@ def revision(
         raise typer.BadParameter(f"WORKER_PROJECTIONS is {settings.projections!r}; add {module!r} to it.")
     path = write_revision(settings.database_url.get_secret_value(), chosen, message)
     typer.echo(path or f"The tables of {module} are as its models say; nothing was written.")
-
-
-@app.command()
-def status(
-    as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, with throughput, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
-) -> None:
-    """Show replicas, lag, pending hints, rows and throughput.
-
-    Exits with 1 if no replica is alive, or one is not ready.
-
-    Example: `projection-worker status --watch`
-    """
-    settings = load_settings("redis_url", "database_url")
-    look = run_to_end(
-        watch_status(settings, every, as_json=as_json) if watch else show_status(settings, as_json=as_json)
-    )
-    raise typer.Exit(0 if look else 1)
 
 
 @app.command()

@@ -60,6 +60,11 @@ class DivergedStreams:
                 self._known[stream_id.decode()] = position.decode()
                 yield stream_id.decode()
 
+    async def some(self, about: int) -> list[str]:
+        """About so many of the streams that any replica has found diverged, whichever come first."""
+        reply = await self._redis.execute_command("HSCAN", self._name, 0, "COUNT", about)
+        return [stream_id.decode() for stream_id, _ in pairs(reply[1])]
+
     async def count(self) -> int:
         """How many there are."""
         return int(await self._redis.hlen(self._name))

@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.dead_letters import LetterCounts
 from worker.health import Health
 from worker.keys import Keys
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log
 from worker.projection import Projection
 from worker.replicas import ReplicaReport
 from worker.service import Service
+from worker.slowest import Slowest, SlowStream
 from worker.status import (
     InDatabase,
     InRedis,
@@ -46,6 +48,9 @@ _ANSWER_SECONDS = 5.0
 _HISTORY = timedelta(minutes=10)
 _LOOKED_AT_SECONDS = 60.0
 _COUNT_EVERY_SECONDS = 60.0
+_MOST_SLOWEST = 8
+_SLOWEST_EVERY_SECONDS = 10.0
+_SLOWEST_PAGE_BYTES = 256 * 1024
 _COUNT_SHARE = 0.02
 """The share of the time that counting rows may take of the database."""
 
@@ -101,13 +106,46 @@ class Observed:
         self._replicas: tuple[float, Sequence[ReplicaReport]] | None = None
         self._rows: tuple[dict[int, int], str] = ({}, "The rows have not been counted yet.")
         self._count_at = 0.0
+        self.slowest: list[SlowStream] | None = None
+        self._slowest_at = 0.0
 
     async def look(self, redis: Redis, engine: AsyncEngine, keys: Keys, *, counts: bool) -> None:
-        """Look once. ``counts`` says that rows are counted, too, if they were not lately."""
+        """Look once. ``counts`` says that rows are counted, and slow streams looked at, if not lately."""
         looking = look_into_redis(redis, keys, self.projection)
         self.in_redis = await self._ask("Redis", looking)
         self.in_database = await self._ask("PostgreSQL", self._look_into_database(engine, counts=counts))
         self.history.append(self._moment())
+        if counts and time.monotonic() >= self._slowest_at:
+            await self._look_for_slowest(redis, engine, keys)
+
+    async def _look_for_slowest(self, redis: Redis, engine: AsyncEngine, keys: Keys) -> None:
+        """Costs nothing where nobody waits for anything, and little else."""
+        self._slowest_at = time.monotonic() + _SLOWEST_EVERY_SECONDS
+        if self.in_redis is None or self.in_database is None:
+            self.slowest = None
+        elif self.lag_hints or self.in_redis.diverged or self.in_database.letters.blocked:
+            own = self.projection.keys(keys)
+            logs = Log(
+                redis,
+                own,
+                self.projection.types,
+                max_payload_bytes=MAX_PAYLOAD_MEGABYTES * 1024 * 1024,
+                page_bytes=_SLOWEST_PAGE_BYTES,
+                streams=self.projection.streams,
+            )
+            slowest = Slowest(redis, engine, own, self.projection, logs)
+            self.slowest = await self._find_in_time(slowest)
+        else:
+            self.slowest = []
+
+    async def _find_in_time(self, slowest: Slowest) -> list[SlowStream] | None:
+        """None where that fails, or takes long: nothing is wrong then, but for what others tell of."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await slowest.guess(_MOST_SLOWEST)
+        except SERVER_ERRORS as error:
+            log.debug("not_observed", projection=self.projection.name, error=sentence(error))
+            return None
 
     async def _ask(self, server: str, looking: Awaitable[T]) -> T | None:
         try:
