@@ -57,7 +57,7 @@ def check_redis_url(url: str) -> None:
             f"REDIS_URL has parameters that are not understood: {', '.join(sorted(unknown))}. "
             f"Only {', '.join(sorted(_PARAMETERS))} and ssl_... are."
         )
-    if options.get("protocol", 2) not in (2, 3):
+    if str(options.get("protocol", 2)) not in ("2", "3"):  # redis-py below 8 leaves it as text
         raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
     _check_tls(parts.scheme, {name: str(value) for name, value in options.items() if name.startswith("ssl_")})
 
