@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import asyncpg
 import typer
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -233,7 +234,7 @@ def main() -> None:
         _fail(str(error), 2)
     except RedisError as error:
         _fail(f"Redis, which REDIS_URL names, could not be reached or refused. {sentence(error)}", 1)
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}. Give the path of a file that can be read.", 2)
         _fail(f"PostgreSQL, which DATABASE_URL names, could not be reached or refused. {sentence(error)}", 1)
