@@ -67,6 +67,10 @@ The parts
 `insight`, `measures`   what a worker knows of itself and its projections; what its projecting measures
 `metrics`, `exposition` what each metric means; all of them as Prometheus reads them
 `overview`, `page`      what the status page shows, as data; its files
+`log_levels`, `logconfig` which log lines are shown, part by part; how they look
+`lag_line`              the one a minute that tells how far behind a projection is
+`traceparent`           which trace an event was emitted in
+`tracing`, `batch_spans` whether traces are exported; a span for each batch
 `watchdog`              ends the process when a handler never returns
 `service_manager`       what systemd is told
 `waiting`               waits that end at a stop; `fault_points` where tests make something happen
@@ -82,6 +86,7 @@ The parts
 `difference`, `origin`  how two rows differ, and since which event; `comparison` of whole tables at rest
 `past`, `retelling`     a row as it was at any event, and every change on the way
 `moments`, `changes`    points in time as people name them; what changed between two rows
+`slowest`               which streams are furthest behind
 `standing`, `lag`       how one stream stands; how many events wait behind a place in its log
 `show`                  the same for applications; `application` what their engines and clients need
 `check`                 what is wrong with servers, rights, tables and settings, before a worker finds out
@@ -94,7 +99,8 @@ The parts
                         `_work`, `_screen` and `letter_choice`; `verify_cli` likewise; `show_cli` and its
                         `_work`, `_screen`, `_json` and `advice`; `rebuild_cli` and its `_reach`, `_work`,
                         `_dry_run` and `_screen`, with `prune_work`; `progress` of both; `search_cli`;
-                        `check_cli` and its `_screen`; `demo` and `embedded` for trying things out
+                        `check_cli` and its `_screen`; `status_cli` with `status_screen` and `slowest_screen`;
+                        `demo` and `embedded` for trying things out
 `testing`               the test kit: events and rows in memory, `purity` of handlers, the law of `replay`,
                         a `world` on real servers and its `faults`; a pytest `plugin`
 ======================  ==========================================================================

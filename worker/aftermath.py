@@ -16,7 +16,7 @@ from worker.outcome import Outcome, StreamResult
 from worker.suspects import Suspects
 from worker.sweep import Sweep
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _FINAL = frozenset({Outcome.CAUGHT_UP, Outcome.BLOCKED, Outcome.DIVERGED, Outcome.UNREADABLE})
 """Outcomes after which a stream's hints are acknowledged: trying again would do nothing."""

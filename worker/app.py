@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.aftermath import Aftermath
+from worker.batch_spans import MOST_LINKS, BatchSpans, SpanSource
 from worker.blocked import BlockedStreams
 from worker.cache import RowCache
 from worker.database import make_engine, parse_database_url
@@ -38,7 +40,12 @@ from worker.skim import Skims
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.sweep import Sweep
+from worker.traceparent import Traceparents
+from worker.tracing import tell_of_failure
 from worker.verify import Verifier
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 CLOSE_SECONDS = 2.0
 """How long a server that does not answer may hold up the end."""
@@ -96,8 +103,9 @@ async def connect(settings: Settings, connections: int = _CONNECTIONS) -> AsyncI
 
 
 def make_log(
-    settings: Settings, redis: Redis, projection: Projection, *, page_bytes: int | None = None
-) -> Log:
+    settings: Settings, redis: Redis, projection: Projection, *, page_bytes: int | None = None,
+    traceparents: Traceparents | None = None,
+) -> Log:  # fmt: skip
     """The logs as this projection reads them, in pages as large as the settings say, or as these."""
     return Log(
         redis,
@@ -106,6 +114,7 @@ def make_log(
         max_payload_bytes=settings.max_payload_bytes,
         page_bytes=page_bytes or int(settings.page_megabytes * 1024 * 1024),
         streams=projection.streams,
+        traceparents=traceparents,
     )
 
 
@@ -123,17 +132,19 @@ def make_service(
     stop: asyncio.Event,
     make_leases: type[Leases] = Leases,
     health: Health | None = None,
+    tracer: Tracer | None = None,
 ) -> Service:
     """One projection's loop with all its parts; what it cannot do is reported to ``health``.
 
-    Nothing but wasted work depends on the leases.
+    Nothing but wasted work depends on the leases. With a ``tracer`` each batch has a span.
     """
     health = health or Health()
     redis, keys, consumer = servers.redis, projection.keys(settings.keys), settings.consumer_name
     pending = Pending(
         batch_streams=settings.batch_streams, linger=settings.linger, max_hints=_MAX_HINTS_IN_HAND
     )
-    logs = make_log(settings, redis, projection)
+    traceparents = Traceparents(MOST_LINKS) if tracer else None
+    logs = make_log(settings, redis, projection, traceparents=traceparents)
     store = Store(servers.engine, projection)
     blocked = BlockedStreams(servers.engine, projection)
     suspects = Suspects(redis, keys, projection=projection.name, consumer=consumer)
@@ -165,6 +176,10 @@ def make_service(
     )
     projector = Projector(projection, logs, store, blocked, cache)
     isolation = Isolation(projection, projector, suspects, store, blocked, logs)
+    project_batch = isolation.project_batch
+    if tracer and traceparents:
+        source = SpanSource(tracer, f"{keys.log_prefix}{{stream_id}}", traceparents, tell_of_failure)
+        project_batch = BatchSpans(source, projection, projector, project_batch).project_batch
     return Service(
         projection,
         consumer,
@@ -175,7 +190,7 @@ def make_service(
         Deaths(leases, suspects, consumer),
         pending,
         projector,
-        isolation,
+        project_batch,
         blocked,
         Aftermath(
             projection.name,

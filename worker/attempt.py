@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from worker.keys import Keys
+from worker.traceparent import without_traceparent
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,10 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One event on its way into a log; ``data`` is its payload as JSON, in ASCII."""
+    """One event on its way into a log; ``data`` is its payload as JSON, in ASCII.
+
+    ``traceparent`` says in which trace it is emitted, and makes it no other event.
+    """
 
     stream_id: str
     operation_id: str
@@ -38,6 +42,7 @@ class Attempt:
     hinted: bool
     keys: Keys
     since: Since
+    traceparent: str | None = None
 
     @property
     def identity(self) -> int:
@@ -52,8 +57,12 @@ class Attempt:
     @property
     def log_entry(self) -> tuple[str, ...]:
         """The command that appends the event."""
-        fields = ("op", self.operation_id, "type", self.event_type, "data", self.data)
-        return ("XADD", self.log, "*", *fields)
+        traced = ("traceparent", self.traceparent) if self.traceparent else ()
+        return ("XADD", self.log, "*", *self._fields, *traced)
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return ("op", self.operation_id, "type", self.event_type, "data", self.data)
 
     @property
     def hints(self) -> list[tuple[str, ...]]:
@@ -71,4 +80,4 @@ class Attempt:
 
     def is_entry(self, fields: Sequence[bytes]) -> bool:
         """Whether an entry with these fields, ``[name, value, ...]``, is this event."""
-        return list(fields) == [part.encode() for part in self.log_entry[3:]]
+        return list(without_traceparent(fields)) == [part.encode() for part in self._fields]

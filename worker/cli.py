@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import asyncpg
 import typer
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,7 +39,7 @@ from worker.revision import write_revision
 from worker.search_cli import search
 from worker.settings import Settings, load_settings
 from worker.show_cli import show
-from worker.status_screen import show_status, watch_status
+from worker.status_cli import status
 from worker.terminal import print_json, run_to_end
 from worker.trouble import sentence
 from worker.verify_cli import verify
@@ -60,6 +61,7 @@ app.command()(rebuild)
 app.command()(show)
 app.command()(check)
 app.command()(search)
+app.command()(status)
 
 StreamArgument = Annotated[str, typer.Argument(help="The conversation, for example chat-17.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -87,7 +89,7 @@ def run(
     """
     settings = load_settings("redis_url", "database_url")
     projections = chosen_projections(settings, *(names or ()))
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_levels, settings.log_format)
     from worker.running import run_worker  # here, since no other command should load so much
 
     raise typer.Exit(asyncio.run(run_worker(settings, projections)))
@@ -125,25 +127,6 @@ def revision(
         raise typer.BadParameter(f"WORKER_PROJECTIONS is {settings.projections!r}; add {module!r} to it.")
     path = write_revision(settings.database_url.get_secret_value(), chosen, message)
     typer.echo(path or f"The tables of {module} are as its models say; nothing was written.")
-
-
-@app.command()
-def status(
-    as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, with throughput, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
-) -> None:
-    """Show replicas, lag, pending hints, rows and throughput.
-
-    Exits with 1 if no replica is alive, or one is not ready.
-
-    Example: `projection-worker status --watch`
-    """
-    settings = load_settings("redis_url", "database_url")
-    look = run_to_end(
-        watch_status(settings, every, as_json=as_json) if watch else show_status(settings, as_json=as_json)
-    )
-    raise typer.Exit(0 if look else 1)
 
 
 @app.command()
@@ -251,7 +234,7 @@ def main() -> None:
         _fail(str(error), 2)
     except RedisError as error:
         _fail(f"Redis, which REDIS_URL names, could not be reached or refused. {sentence(error)}", 1)
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}. Give the path of a file that can be read.", 2)
         _fail(f"PostgreSQL, which DATABASE_URL names, could not be reached or refused. {sentence(error)}", 1)
@@ -294,7 +277,7 @@ def demo(
 
 @app.command()
 def dev(data_dir: DataDirOption = None) -> None:
-    """Start Redis, PostgreSQL and a worker for development, and print where the servers are.
+    """Start Redis, PostgreSQL and a worker for development, and print where they and the status page are.
 
     Runs until it is stopped. Variables that begin with WORKER_ reach the worker.
 

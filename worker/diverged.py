@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from worker.keys import Keys
 from worker.redis_client import pairs
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _SCAN_STREAMS = 500
 
@@ -59,6 +59,11 @@ class DivergedStreams:
             for stream_id, position in pairs(reply[1]):
                 self._known[stream_id.decode()] = position.decode()
                 yield stream_id.decode()
+
+    async def some(self, about: int) -> list[str]:
+        """About so many of the streams that any replica has found diverged, whichever come first."""
+        reply = await self._redis.execute_command("HSCAN", self._name, 0, "COUNT", about)
+        return [stream_id.decode() for stream_id, _ in pairs(reply[1])]
 
     async def count(self) -> int:
         """How many there are."""

@@ -19,6 +19,7 @@ from worker.keys import Keys
 from worker.redis_client import of_no_master, renew
 from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
 from worker.settle import EMIT_AGAIN, settle
+from worker.traceparent import current_traceparent
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -46,7 +47,8 @@ async def emit(
 
     ``operation_id`` may be empty. Values of ``event_data`` that JSON cannot represent are written as their
     ``str()``. For the types in ``projected_types`` (None: for every type) a hint is appended to the feed in
-    the same MULTI, so that workers learn of the event at once; without a hint they find it in a sweep.
+    the same MULTI, so that workers learn of the event at once; without a hint they find it in a sweep. Where
+    an OpenTelemetry span is recorded, the entry of such an event names it in ``traceparent``.
 
     One call never appends twice: the commands are sent once, whatever retries the client was made with.
     Raises InvalidEventError, FeedPartitionsError or EmitError when nothing was appended, and
@@ -63,14 +65,17 @@ async def emit(
     Looking takes the rights to WATCH, TIME and XREVRANGE. An entry that was deleted meanwhile is appended
     again.
     """
+    hinted = projected_types is None or event_type in projected_types
     attempt = Attempt(
         stream_id,
         operation_id,
         event_type,
         data=encode_event(stream_id, operation_id, event_type, event_data),
-        hinted=projected_types is None or event_type in projected_types,
+        hinted=hinted,
         keys=keys,
         since=Since(after=_known_of(redis).get(keys.log(stream_id))),
+        # Nobody looks at it in other entries, which are the most.
+        traceparent=current_traceparent() if hinted else None,
     )
     if operation_id and _unsettled and (earlier := _unsettled.get(attempt.identity)):
         return await _settle(redis, replace(attempt, since=earlier))

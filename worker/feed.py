@@ -19,7 +19,7 @@ from worker.keys import Keys
 from worker.redis_client import READ_BLOCK, Script, pairs, pipelined, refused
 from worker.waiting import wait_for
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("feed")
 
 _LOOK_AGAIN_SECONDS = 5.0
 _TELL_AGAIN_SECONDS = 60.0

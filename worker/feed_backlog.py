@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from worker.events import EventId
+from worker.hint import parse_hint
 from worker.keys import Keys
 from worker.redis_client import pipelined, refused
 
@@ -49,6 +50,27 @@ async def feed_backlog(redis: Redis, keys: Keys, group: str) -> FeedBacklog:
     waiting, oldest_seconds = await _look_closely(redis, group, busy) if busy else (0, 0.0)
     pending = sum(partition.pending for partition in joined)
     return FeedBacklog(waiting if joined else None, pending, oldest_seconds)
+
+
+async def oldest_hinted(redis: Redis, keys: Keys, group: str, most: int) -> list[str]:
+    """So many streams at most, those with the oldest hints that are not acknowledged, the oldest first."""
+    busy = [partition for partition in await _partitions(redis, keys, group) if not partition.idle]
+    commands: list[tuple[Any, ...]] = []
+    for partition in busy:
+        commands.append(("XRANGE", partition.name, b"(" + partition.delivered, "+", "COUNT", most))
+        commands.append(("XPENDING", partition.name, group, "-", "+", most))
+    replies = await pipelined(redis, commands)
+    entries = [entry for reply in replies[::2] if not refused(reply) for entry in reply]
+    taken = [
+        ("XRANGE", partition.name, pending[0], pending[0])
+        for partition, reply in zip(busy, replies[1::2], strict=True)
+        if not refused(reply)
+        for pending in reply
+    ]
+    entries += [entry for reply in await pipelined(redis, taken) if not refused(reply) for entry in reply]
+    hints = [hint for raw_id, fields in entries if (hint := parse_hint(0, raw_id, fields))]
+    hints.sort(key=lambda hint: EventId.of_entry(hint.id))
+    return list(dict.fromkeys(hint.stream_id for hint in hints))[:most]
 
 
 async def _partitions(redis: Redis, keys: Keys, group: str) -> list[_Partition]:

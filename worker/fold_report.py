@@ -12,7 +12,7 @@ from worker.letters import Heeded
 from worker.outcome import Tally
 from worker.poison import place_of
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _MAX_REASON_CHARACTERS = 200
 

@@ -17,7 +17,7 @@ from worker.leases import Leases, Tenure
 from worker.pending import Pending
 from worker.redis_client import Script
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("leases")
 
 _PATIENCE = timedelta(seconds=1.4)
 _HINTS_A_GIFT = 500

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from worker.address import Address
 from worker.errors import SettingsError
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("http")
 
 _CONNECTION_SECONDS = 10.0
 _MOST_CONNECTIONS = 64

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.dead_letters import LetterCounts
 from worker.health import Health
 from worker.keys import Keys
+from worker.log import MAX_PAYLOAD_MEGABYTES, Log
 from worker.projection import Projection
 from worker.replicas import ReplicaReport
 from worker.service import Service
+from worker.slowest import Slowest, SlowStream
 from worker.status import (
     InDatabase,
     InRedis,
@@ -37,14 +39,18 @@ from worker.status import (
 from worker.trouble import SERVER_ERRORS, sentence
 from worker.waiting import wait_for
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("http")
 T = TypeVar("T")
 
 LOOK_EVERY_SECONDS = 3.0
+_LOOK_SELDOM_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _HISTORY = timedelta(minutes=10)
 _LOOKED_AT_SECONDS = 60.0
 _COUNT_EVERY_SECONDS = 60.0
+_MOST_SLOWEST = 8
+_SLOWEST_EVERY_SECONDS = 10.0
+_SLOWEST_PAGE_BYTES = 256 * 1024
 _COUNT_SHARE = 0.02
 """The share of the time that counting rows may take of the database."""
 
@@ -72,13 +78,20 @@ class Insight:
         """Somebody looks at the rows: they are worth counting for a while."""
         self._looked_at = time.monotonic()
 
-    async def observe(self, redis: Redis, engine: AsyncEngine, keys: Keys, stop: asyncio.Event) -> None:
-        """Look at both servers again and again. One that is away keeps nothing from looking at the other."""
+    async def observe(
+        self, redis: Redis, engine: AsyncEngine, keys: Keys, stop: asyncio.Event, *,
+        then: Callable[[], None] = lambda: None, often: bool = True,
+    ) -> None:  # fmt: skip
+        """Look at both servers again and again. One that is away keeps nothing from looking at the other.
+
+        ``then`` is called after each look. Not ``often`` is once a minute, where nobody can ask over HTTP.
+        """
         while not stop.is_set():
             for observed in self.observed.values():
                 counts = time.monotonic() - self._looked_at < _LOOKED_AT_SECONDS
                 await observed.look(redis, engine, keys, counts=counts)
-            await wait_for(stop, LOOK_EVERY_SECONDS)
+            then()
+            await wait_for(stop, LOOK_EVERY_SECONDS if often else _LOOK_SELDOM_SECONDS)
 
 
 class Observed:
@@ -93,13 +106,46 @@ class Observed:
         self._replicas: tuple[float, Sequence[ReplicaReport]] | None = None
         self._rows: tuple[dict[int, int], str] = ({}, "The rows have not been counted yet.")
         self._count_at = 0.0
+        self.slowest: list[SlowStream] | None = None
+        self._slowest_at = 0.0
 
     async def look(self, redis: Redis, engine: AsyncEngine, keys: Keys, *, counts: bool) -> None:
-        """Look once. ``counts`` says that rows are counted, too, if they were not lately."""
+        """Look once. ``counts`` says that rows are counted, and slow streams looked at, if not lately."""
         looking = look_into_redis(redis, keys, self.projection)
         self.in_redis = await self._ask("Redis", looking)
         self.in_database = await self._ask("PostgreSQL", self._look_into_database(engine, counts=counts))
         self.history.append(self._moment())
+        if counts and time.monotonic() >= self._slowest_at:
+            await self._look_for_slowest(redis, engine, keys)
+
+    async def _look_for_slowest(self, redis: Redis, engine: AsyncEngine, keys: Keys) -> None:
+        """Costs nothing where nobody waits for anything, and little else."""
+        self._slowest_at = time.monotonic() + _SLOWEST_EVERY_SECONDS
+        if self.in_redis is None or self.in_database is None:
+            self.slowest = None
+        elif self.lag_hints or self.in_redis.diverged or self.in_database.letters.blocked:
+            own = self.projection.keys(keys)
+            logs = Log(
+                redis,
+                own,
+                self.projection.types,
+                max_payload_bytes=MAX_PAYLOAD_MEGABYTES * 1024 * 1024,
+                page_bytes=_SLOWEST_PAGE_BYTES,
+                streams=self.projection.streams,
+            )
+            slowest = Slowest(redis, engine, own, self.projection, logs)
+            self.slowest = await self._find_in_time(slowest)
+        else:
+            self.slowest = []
+
+    async def _find_in_time(self, slowest: Slowest) -> list[SlowStream] | None:
+        """None where that fails, or takes long: nothing is wrong then, but for what others tell of."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await slowest.guess(_MOST_SLOWEST)
+        except SERVER_ERRORS as error:
+            log.debug("not_observed", projection=self.projection.name, error=sentence(error))
+            return None
 
     async def _ask(self, server: str, looking: Awaitable[T]) -> T | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -27,7 +27,10 @@ from worker.suspects import Suspects
 from worker.table import RowHead
 from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sqlstate
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
+
+ProjectBatch = Callable[[Sequence[str]], Awaitable[dict[str, StreamResult]]]
+"""`Isolation.project_batch`, or what does something around it."""
 
 _LOCK_TIMEOUT = "55P03"
 _WITHOUT_LIMIT = 1_000_000

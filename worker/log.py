@@ -24,6 +24,7 @@ from worker.keys import Keys
 from worker.overlap import Turns
 from worker.redis_client import pipelined, refused
 from worker.stream_glob import ALL_STREAMS, StreamGlob
+from worker.traceparent import Traceparents
 
 RawEntry = Sequence[Any]
 """An entry as the server sends it: its id, then its fields ``[name, value, ...]``."""
@@ -125,11 +126,12 @@ class Log:
     Only scanning heeds ``streams``; who names a stream must know whether the projection takes it.
 
     Redis bounds a read in entries only. Here it is bounded in bytes, by the size of the entries seen before.
+    ``traceparents``, if any, gets to know those of projected entries that are read.
     """
 
     def __init__(
         self, redis: Redis, keys: Keys, types: Collection[str], *, max_payload_bytes: int, page_bytes: int,
-        streams: StreamGlob = ALL_STREAMS,
+        streams: StreamGlob = ALL_STREAMS, traceparents: Traceparents | None = None,
     ) -> None:  # fmt: skip
         self.keys = keys
         self.redis = redis
@@ -138,6 +140,7 @@ class Log:
         self._page_bytes = page_bytes
         self._entry_bytes = _ENTRY_BYTES_AT_FIRST
         self.streams = streams
+        self._traceparents = traceparents
 
     async def read(self, requests: Sequence[PageRequest], terms: ReadTerms = _UNBOUND) -> list[Page]:
         """One page of each log, in order, all of them on these terms."""
@@ -167,8 +170,16 @@ class Log:
             event = parse_entry(raw_id, event_type, fields, max_payload_bytes)
             mended += event.mended
             events.append(event)
+        if self._traceparents is not None:
+            self._note_traceparents(raw.entries[known:], self._traceparents)
         first_id, last_id = raw.entries[0][0].decode(), raw.entries[-1][0].decode()
         return Page(first_id, last_id, events, ended=raw.ended, untyped=untyped, mended=mended)
+
+    def _note_traceparents(self, entries: Sequence[RawEntry], traceparents: Traceparents) -> None:
+        """Apart from the reading itself, which is as fast for who exports no traces."""
+        for _, fields in entries:
+            if len(fields) > 6 and not isinstance(self._types[type_field(fields)], OtherEntry):
+                traceparents.note(fields)
 
     async def _read(self, requests: Sequence[PageRequest], share: float = 1) -> list[_RawPage]:
         """Entries of each log, all together about a ``share`` of ``page_bytes`` at most.

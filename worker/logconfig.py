@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 
+from worker.log_levels import PARTS, LogLevels
 
-def configure_logging(level: str, log_format: Literal["auto", "console", "json"]) -> None:
-    """Send everything to standard error, from the given level on. Call it once, when a command starts."""
+
+class _Output(structlog.PrintLogger):
+    """Where lines go, and which part of the worker writes them: what its module gave to `get_logger`."""
+
+    def __init__(self, file: TextIO, part: str) -> None:
+        super().__init__(file)
+        self.part = part
+
+
+def configure_logging(levels: LogLevels, log_format: Literal["auto", "console", "json"]) -> None:
+    """Send what these levels show to standard error. Call it once, when a command starts."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         # The usual traceback shows local variables, and so payloads.
@@ -22,15 +31,29 @@ def configure_logging(level: str, log_format: Literal["auto", "console", "json"]
     )
     # A console renders tracebacks itself; for JSON they become one string.
     tracebacks: list[structlog.typing.Processor] = [] if console else [structlog.processors.format_exc_info]
+
+    def of_part(
+        output: _Output, _method: str, line: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        if not levels.shows(line["level"], output.part):
+            raise structlog.DropEvent
+        if output.part in PARTS:
+            line["part"] = output.part
+        return line
+
+    def output(*names: Any) -> _Output:
+        return _Output(sys.stderr, str(names[0]) if names else "")
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            of_part,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *tracebacks,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(levels.lowest),
+        logger_factory=output,
         cache_logger_on_first_use=False,
     )

@@ -34,11 +34,27 @@ def overview(insight: Insight) -> dict[str, Any]:
                 "concerns": concerns[name],
                 "lag_hints": observed.lag_hints,
                 "status": _status(observed),
+                "slowest": _slowest(observed),
                 "history": [astuple(moment) for moment in observed.history],
             }
             for name, observed in insight.observed.items()
         ],
     }
+
+
+def _slowest(observed: Observed) -> list[dict[str, Any]] | None:
+    """How far behind the slowest streams are, of which none is named; None where that is not known."""
+    if observed.slowest is None:
+        return None
+    return [
+        {
+            "standing": stream.standing,
+            "lag_seconds": None if stream.lag_seconds is None else round(stream.lag_seconds, 1),
+            "events": stream.waiting.events if stream.waiting else None,
+            "counted": stream.waiting.counted if stream.waiting else None,
+        }
+        for stream in observed.slowest
+    ]
 
 
 def _status(observed: Observed) -> dict[str, Any] | None:
@@ -69,7 +85,7 @@ def _concerns(observed: Observed) -> Iterator[str]:
     if status.letters.blocked:
         yield f"Blocked streams: {status.letters.blocked}. See `projection-worker dead-letters list`."
     if status.diverged:
-        yield f"Diverged streams: {status.diverged}. See `stream_diverged` in the log."
+        yield f"Diverged streams: {status.diverged}. See `projection-worker status --slowest 10`."
     if status.rows_drifted:
         yield f"Rows that drifted: {status.rows_drifted}. See `projection-worker verify`."
     late = observed.lag_seconds

@@ -34,7 +34,7 @@ from worker.store import Store
 from worker.table import RowWrite, Stamp, StoredRow
 from worker.upgrade import Upgrade, Upgrades, is_stale
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _MAX_UNREADABLE = 10_000
 _PART_STREAMS = 64
@@ -107,7 +107,14 @@ class Projector:
         await overlap(parts, partial(self._read, terms=terms), fold, write)
         self.tally.batches += 1
         self.measures.batch_streams.add(len(stream_ids))
-        self.measures.batch_seconds.add(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.measures.batch_seconds.add(seconds)
+        log.debug(
+            "batch_projected",
+            projection=self._projection.name,
+            streams=len(stream_ids),
+            seconds=round(seconds, 4),
+        )
         return results
 
     async def _read(self, stream_ids: Sequence[str], terms: ReadTerms) -> _Batch:

@@ -84,7 +84,7 @@ def rebuild(
         raise typer.BadParameter("--yes is about --prune alone.")
     settings = load_settings("redis_url", "database_url")
     chosen = chosen_projection(settings, projection)
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_levels, settings.log_format)
     options = RebuildOptions(
         scope=Scope(where, stale, accept_loss),
         stream_ids=list(dict.fromkeys(stream or ())),

@@ -198,7 +198,7 @@ def _options(parts: _Parts, scheme: str, host: str, path: str) -> dict[str, Any]
         _misunderstood(parts.scheme)
     if options.get("db", 0) < 0:
         _misunderstood(parts.scheme)
-    if options.get("protocol", 2) not in (2, 3):
+    if str(options.get("protocol", 2)) not in ("2", "3"):  # redis-py below 8 leaves it as text
         raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
     _check_tls(parts, {name: str(value) for name, value in options.items() if name.startswith("ssl_")})
     return options

@@ -15,7 +15,7 @@ from worker.health import Health
 from worker.trouble import Trouble, classify, describe, sentence
 from worker.waiting import heed_cancellation, wait_for
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("servers")
 T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.1

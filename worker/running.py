@@ -7,6 +7,7 @@ import os
 import signal
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from worker.app import CLOSE_SECONDS, Servers, connect_postgresql, connect_redis
 from worker.errors import ProjectionWorkerError
 from worker.health import Health
 from worker.insight import Insight
+from worker.lag_line import LagLine
 from worker.projection import Projection
 from worker.readiness import check_database
 from worker.redis_client import renew
@@ -22,10 +24,14 @@ from worker.retry import Perseverance
 from worker.service_manager import telling_service_manager
 from worker.settings import Settings
 from worker.site import serve_site
+from worker.tracing import tracing
 from worker.waiting import unless, wait_for
 from worker.watchdog import watchdog
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+log = structlog.get_logger("worker")
 
 _EXIT_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
@@ -39,13 +45,18 @@ async def run_worker(settings: Settings, projections: list[Projection]) -> int:
     The first SIGTERM or SIGINT stops gracefully; a second one, or the deadline, cancels.
     """
     insight = Insight(Health(), projections)
-    async with serve_site(settings, insight):
-        return await _run(settings, projections, insight)
+    async with (
+        tracing(settings.consumer_name, os.environ, CLOSE_SECONDS) as tracer,
+        serve_site(settings, insight),
+    ):
+        return await _run(settings, projections, insight, tracer)
 
 
-async def _run(settings: Settings, projections: list[Projection], insight: Insight) -> int:
+async def _run(
+    settings: Settings, projections: list[Projection], insight: Insight, tracer: Tracer | None
+) -> int:
     stop = asyncio.Event()
-    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight))
+    working = asyncio.create_task(work(settings, projections, insight.health, stop, insight, tracer))
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -86,6 +97,7 @@ async def work(
     health: Health,
     stop: asyncio.Event,
     insight: Insight | None = None,
+    tracer: Tracer | None = None,
 ) -> None:
     """Reach the servers and run all projections until ``stop`` is set; ``insight`` gets to know all of it.
 
@@ -97,25 +109,26 @@ async def work(
     for projection in projections:  # Before anybody asks: there is no moment at which it seems to be ready.
         health.report("starting", _NOT_REACHED, projection.name)
     async with connect_redis(settings) as redis, asyncio.TaskGroup() as tasks:
-        if settings.http is not None:
-            tasks.create_task(_observe(settings, redis, insight, stop))
+        tasks.create_task(_observe(settings, redis, insight, stop))
         if await unless(stop, _reach_redis(redis, health, stop)):
             for projection in projections:
-                tasks.create_task(_work_at(settings, redis, projection, insight, stop))
+                tasks.create_task(_work_at(settings, redis, projection, insight, stop, tracer))
 
 
 async def _observe(settings: Settings, redis: Redis, insight: Insight, stop: asyncio.Event) -> None:
     """Look at how all stands, over a connection of its own, which waits for none of those that project."""
+    tell, often = LagLine(insight).tell, settings.http is not None
     async with connect_postgresql(settings, 1) as engine:
-        await unless(stop, insight.observe(redis, engine, settings.keys, stop))
+        await unless(stop, insight.observe(redis, engine, settings.keys, stop, then=tell, often=often))
 
 
 async def _work_at(
-    settings: Settings, redis: Redis, projection: Projection, insight: Insight, stop: asyncio.Event
-) -> None:
+    settings: Settings, redis: Redis, projection: Projection, insight: Insight, stop: asyncio.Event,
+    tracer: Tracer | None,
+) -> None:  # fmt: skip
     """Run one projection over connections of its own: one that waits for locks holds several for long."""
     async with connect_postgresql(settings) as engine:
-        await _project(settings, Servers(redis, engine), projection, insight, stop)
+        await _project(settings, Servers(redis, engine), projection, insight, stop, tracer)
 
 
 async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> bool:
@@ -129,8 +142,9 @@ async def _reach_redis(redis: Redis, health: Health, stop: asyncio.Event) -> boo
 
 
 async def _project(
-    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event
-) -> None:
+    settings: Settings, servers: Servers, projection: Projection, insight: Insight, stop: asyncio.Event,
+    tracer: Tracer | None,
+) -> None:  # fmt: skip
     """Run one projection as soon as the database is as it should be for it, and watch that it stays so.
 
     Redis needs no such watch: reading hints notices.
@@ -153,6 +167,7 @@ async def _project(
             await persevere("checking PostgreSQL", database_is_right)
 
     async with asyncio.TaskGroup() as tasks:
-        service = insight.services[name] = make_service(settings, servers, projection, stop, health=health)
+        service = make_service(settings, servers, projection, stop, health=health, tracer=tracer)
+        insight.services[name] = service
         tasks.create_task(service.run())
         tasks.create_task(unless(stop, watch_database()))

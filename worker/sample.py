@@ -11,7 +11,7 @@ from worker.store import Store
 from worker.table import Stamp
 from worker.verify import Verifier
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("verify")
 
 _SHORTEST_PAUSE_SECONDS = 1.0
 _MAX_REMEMBERED = 10_000

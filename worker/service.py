@@ -20,7 +20,7 @@ from worker.feed_upkeep import FeedUpkeep
 from worker.handover import Handover
 from worker.health import Health
 from worker.hint import Hint
-from worker.isolation import Isolation
+from worker.isolation import ProjectBatch
 from worker.measures import Measures
 from worker.outcome import StreamResult
 from worker.pending import Pending, Work
@@ -34,14 +34,13 @@ from worker.sweep import Sweep
 from worker.trouble import SERVER_ERRORS, describe
 from worker.waiting import unless, wait_for, wait_for_any
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("worker")
 
 _HOUSEKEEPING_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _LEASE_POLL_SECONDS = 1.0
 _SWEEP_WITHOUT_HINTS_SECONDS = 1.0
 _TICK_SECONDS = 0.25
-_REPORTS_A_LAG_LINE = 60
 _DUE_AT_ONCE = 1_000
 
 
@@ -67,9 +66,10 @@ class Service:
 
     def __init__(
         self, projection: Projection, consumer: str, feed: Feed, skims: Skims, upkeep: FeedUpkeep,
-        handover: Handover, deaths: Deaths, pending: Pending, projector: Projector, isolation: Isolation,
-        blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep, sample: Sample, replicas: Replicas,
-        pace: Pace, persevere: Perseverance, health: Health, stop: asyncio.Event,
+        handover: Handover, deaths: Deaths, pending: Pending, projector: Projector,
+        project_batch: ProjectBatch, blocked: BlockedStreams, aftermath: Aftermath, sweep: Sweep,
+        sample: Sample, replicas: Replicas, pace: Pace, persevere: Perseverance, health: Health,
+        stop: asyncio.Event,
     ) -> None:  # fmt: skip
         self._projection = projection
         self._consumer = consumer
@@ -79,7 +79,7 @@ class Service:
         self._handover = handover
         self._pending = pending
         self._projector = projector
-        self._isolation = isolation
+        self._project_batch = project_batch
         self._deaths = deaths
         self._blocked = blocked
         self._aftermath = aftermath
@@ -143,6 +143,7 @@ class Service:
             news = self._feed.reads_news
             if hints := await self._persevere("reading hints", self._next_hints):
                 reach(Point.HINTS_READ)
+                log.debug("hints_read", projection=self._projection.name, hints=len(hints))
                 await self._take_in(hints)
             if news:
                 self._has_read.set()
@@ -152,7 +153,7 @@ class Service:
     async def _project_streams(self) -> None:
         while works := await self._pending.take():
             streams = [work.stream_id for work in works]
-            results = await self._persevere("projecting", partial(self._isolation.project_batch, streams))
+            results = await self._persevere("projecting", partial(self._project_batch, streams))
             await self._settle(works, results or {})
 
     async def _sweep_logs(self) -> None:
@@ -259,13 +260,13 @@ class Service:
             await self._persevere("hinting again", partial(self._skims.put_off, hints))
 
     async def _report_progress(self) -> None:
-        reports = 0
         while not await wait_for(self._stop, _REPORT_SECONDS):
-            report = self.report()
-            await self._persevere("reporting", partial(self._replicas.report, report))
-            if reports % _REPORTS_A_LAG_LINE == 0:
-                log.info("progress", **asdict(self._projector.tally), pending_streams=report.pending_streams)
-            reports += 1
+            await self._persevere("reporting", partial(self._replicas.report, self.report()))
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """What it has done since it started, and how many streams are in hand."""
+        return {**asdict(self._projector.tally), "pending_streams": len(self._pending)}
 
     @property
     def measures(self) -> Measures:
@@ -285,14 +286,13 @@ class Service:
             partitions=sorted(self._handover.tenure.partitions),
             started_at=self._started_at,
             reported_at=time.time(),
-            pending_streams=len(self._pending),
             hints_in_hand=self._pending.hints_in_hand,
             untyped_entries_swept=self._sweep.untyped_entries,
             malformed_hints=self._feed.malformed,
             rows_verified=self._sample.rows_verified,
             rows_drifted=self._sample.rows_drifted,
             troubles=[str(problem) for problem in self._health.problems(self._projection.name)],
-            **asdict(self._projector.tally),
+            **self.progress,
         )
 
     async def _hand_over(self) -> None:

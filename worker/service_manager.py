@@ -23,7 +23,7 @@ import structlog
 from worker.health import Health
 from worker.waiting import wait_for
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("worker")
 
 _LOOK_SECONDS = 1.0
 _BEAT_SECONDS = 10.0

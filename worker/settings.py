@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,7 +19,14 @@ from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
+from worker.log_levels import LogLevels, parse_log_levels
 from worker.redis_url import parse_redis_url
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "http_address": parse_address,
+    "log_level": parse_log_levels,
+}
+"""What makes something of a setting, and raises SettingsError where that is wrong."""
 
 
 def _own_name() -> str:
@@ -70,8 +77,8 @@ class Settings(BaseSettings):
     """How many rows, chosen by chance, are verified each minute; 0 for none."""
     http_address: str = "127.0.0.1:9464"
     """Where probes, metrics and the status page are, as host:port; nowhere if it is empty."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important log lines that are shown."""
+    log_level: str = "info"
+    """The least important log lines that are shown; of parts others: ``info,feed=debug``."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """How log lines look: auto is console on a terminal and JSON elsewhere."""
 
@@ -97,11 +104,11 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return value
 
-    @field_validator("http_address")
+    @field_validator("http_address", "log_level")
     @classmethod
-    def _check_http_address(cls, value: str) -> str:
+    def _check_what_is_read_later(cls, value: str, info: ValidationInfo) -> str:
         try:
-            parse_address(value)
+            _READERS[info.field_name or ""](value)
         except SettingsError as error:
             raise ValueError(str(error)) from None
         return value
@@ -110,6 +117,11 @@ class Settings(BaseSettings):
     def http(self) -> Address | None:
         """Where HTTP is served; None for nowhere."""
         return parse_address(self.http_address)
+
+    @property
+    def log_levels(self) -> LogLevels:
+        """Which log lines are shown."""
+        return parse_log_levels(self.log_level)
 
     @property
     def keys(self) -> Keys:

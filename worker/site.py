@@ -20,7 +20,7 @@ from worker.insight import Insight
 from worker.overview import overview
 from worker.settings import Settings
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("http")
 
 _STUCK_TIMES = 10
 """By how much what a stuck handler may take is exceeded by what waits for slow servers again and again."""

@@ -101,7 +101,7 @@ async def look_at_stream(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a row stands in its log."""
 
     standing: Standing | None
@@ -129,7 +129,7 @@ class _Look:
         wanted = str(position) if position else None
         extent = (await self._logs.extents({self._stream_id: wanted}))[self._stream_id]
         left_out = bool(self._projection.left_out(self._stream_id))
-        place = _Place(Standing.LEFT_OUT) if left_out else _place(row, stored, extent)
+        place = Place(Standing.LEFT_OUT) if left_out else place_of(stored, extent, has_row=row is not None)
         letter = await self._letter(stored, row["version"] if row else 0)
         waiting = None
         if place.standing is None:
@@ -189,21 +189,21 @@ class _Look:
         return await self._past.row_at(self._stream_id, END)
 
 
-def _place(row: Mapping[str, Any] | None, position: str | None, extent: Extent) -> _Place:
+def place_of(position: str | None, extent: Extent, *, has_row: bool) -> Place:
     """Whether the log holds the row's position; without a standing, projection goes on from there."""
     if extent.is_no_stream:
-        return _Place(Standing.UNREADABLE)
+        return Place(Standing.UNREADABLE)
     if extent.first_id is None:
-        if row is None:
-            return _Place(Standing.UNKNOWN)
-        return _Place(Standing.LOG_GONE if position is not None else None)
+        if not has_row:
+            return Place(Standing.UNKNOWN)
+        return Place(Standing.LOG_GONE if position is not None else None)
     if position is None:
-        return _Place(None)
+        return Place(None)
     if not is_event_id(position):
-        return _Place(Standing.DIVERGED)
+        return Place(Standing.DIVERGED)
     if extent.holds:
-        return _Place(None)
-    return _Place(None, trimmed=True) if extent.trimmed_beyond(position) else _Place(Standing.DIVERGED)
+        return Place(None)
+    return Place(None, trimmed=True) if extent.trimmed_beyond(position) else Place(Standing.DIVERGED)
 
 
 async def _row(connection: AsyncConnection, projection: Projection, stream_id: str) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from worker.keys import Keys
 from worker.redis_client import Script, pairs, pipelined, refused
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("batches")
 
 _SUSPECTED_AFTER = 3
 _CONVICTED_AFTER = 6

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 
 import orjson
@@ -32,7 +32,7 @@ from worker.sweep_lease import SweepLease
 from worker.unusable import UnusableKeys
 from worker.waiting import wait_for_any
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("sweep")
 
 _STEP_KEYS = 1_000
 _STEP_ROWS = 500
@@ -178,6 +178,7 @@ class Sweep:
         report.finished_at = time.time()
         name = self._keys.sweep_report(self._projection)
         await self._redis.set(name, orjson.dumps(report), px=_REPORT_LIVES)
+        log.debug("swept", projection=self._projection, **asdict(report))
         return report
 
     def _moved(self, ends: Mapping[bytes, bytes], report: SweepReport) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("sweep")
 
 _EXAMPLE_BYTES = 60
 

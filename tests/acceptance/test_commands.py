@@ -115,6 +115,26 @@ def test_status_tells_whether_a_replica_is_alive(env: dict[str, str]) -> None:
         assert "strategies, version 1" in call("status", env=env).stdout
 
 
+def test_status_names_the_slowest_streams(env: dict[str, str]) -> None:
+    assert call_here("status", "--slowest", "3", env=env).stdout == ""
+    for number in range(3):
+        assert call_here("emit", f"chat-{number}", "user_message", env=env).returncode == 0
+    told = call_here("status", "--slowest", "2", env=env)
+    lines = [line.split("\t") for line in told.stdout.splitlines()]
+    assert told.returncode == 0
+    assert [(line[:3], line[4]) for line in lines] == [
+        (["strategies", f"chat-{number}", "behind"], "1") for number in range(2)
+    ]
+    [found] = json.loads(call_here("status", "--slowest", "2", "--json", env=env).stdout)
+    assert [stream.pop("stream_id") for stream in found["slowest"]] == ["chat-0", "chat-1"]
+    assert found["projection"] == "strategies"
+    for stream in found["slowest"]:
+        assert 0 <= stream.pop("lag_seconds") < 60
+        assert stream == {"standing": "behind", "position": None, "events": 1, "counted": True}
+    for wrong in (["--slowest", "0"], ["--slowest", "2", "--watch"]):
+        assert call_here("status", *wrong, env=env).returncode == 2
+
+
 async def test_status_tells_what_a_replica_cannot_do(
     env: dict[str, str], redis: Redis, keys_prefix: str
 ) -> None:

@@ -19,7 +19,9 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
+from tests.asking import ask
 from tests.waiting import block_until, wait_until
+from worker.address import Address
 from worker.emit import emit
 from worker.keys import Keys
 
@@ -207,7 +209,10 @@ def test_dev_prints_where_its_servers_are_and_projects_until_it_is_stopped(outpu
     with running(output, "dev", environment=environment) as dev:
         redis_url = dev.wait_for(r"^REDIS_URL=(redis://\S+)\n")[1]
         database_url = dev.wait_for(r"\nDATABASE_URL=(postgresql://\S+)\n")[1]
+        page = dev.wait_for(r"\nStatus page: http://127\.0\.0\.1:(\d+)/\n")
         asyncio.run(a_message_is_projected(redis_url, database_url))
+        address = Address("127.0.0.1", int(page[1]))
+        assert b"projection-worker" in asyncio.run(ask(address, "/")).body
         family = dev.family()
         dev.process.send_signal(signal.SIGTERM)
         assert dev.end() == 0

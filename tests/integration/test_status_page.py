@@ -70,6 +70,7 @@ async def site(
 ) -> AsyncIterator[Site]:  # fmt: skip
     monkeypatch.setattr(insight_of, "LOOK_EVERY_SECONDS", 0.1)
     monkeypatch.setattr(insight_of, "_COUNT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(insight_of, "_SLOWEST_EVERY_SECONDS", 0.0)
     monkeypatch.setattr("worker.site._KEPT_SECONDS", 0.0)
     await create_tallies(engine)
     settings = Settings(
@@ -153,6 +154,17 @@ async def test_outsiders_see_no_stream_ids_payloads_values_or_passwords(
         body = (await site.get(path)).body.decode()
         assert SECRET not in body, path
         assert not any(found and found[1] in body for found in passwords), path
+
+
+async def test_the_slowest_streams_are_told_without_their_names(site: Site) -> None:
+    assert (await site.status())["projections"][0]["slowest"] in (None, [])
+    await site.shows("[]", "projections", 0, "slowest")
+    await site.emit(SECRET, "fail", {})
+    await site.emit(SECRET, "add", {"n": 1})
+    await site.shows('"blocked"', "projections", 0, "slowest")
+    [slow] = (await site.status())["projections"][0]["slowest"]
+    assert 0 <= slow.pop("lag_seconds") < 60
+    assert slow == {"standing": "blocked", "events": 2, "counted": True}
 
 
 async def test_the_page_asks_nobody_else_for_anything_and_works_behind_any_path(site: Site) -> None:

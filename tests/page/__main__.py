@@ -1,8 +1,9 @@
 """The status page in a headless Chromium: ``python -m tests.page --screenshots FOLDER``.
 
 Two workers project what producers emit while the page is looked at: as wide as a desk, as narrow as a phone,
-in the dark, and after PostgreSQL was killed. The page must say what is so, without an error in the browser's
-console. The pictures are for people to look at. Needs the program chromium, Debian's for example.
+in the dark, with streams that are far behind, and after PostgreSQL was killed. The page must say what is so,
+without an error in the browser's console. The pictures are for people to look at. Needs the program chromium,
+Debian's for example.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 from redis.asyncio import Redis
 
@@ -45,6 +47,10 @@ WELL = ("All is well", "strategies, version 1", "Who does the work", "undecodabl
 WIDE = Look("wide", WELL)
 PHONE = Look("phone", WELL, size="500,1900")
 DARK = Look("dark", WELL, options=("--blink-settings=preferredColorScheme=0",))
+SLOW = Look(
+    "slow", ("Something is wrong", "Furthest behind", ">diverged<", "status --slowest 10"), size="1200,1500"
+)
+SLOW_PHONE = Look("slow-phone", SLOW.says, size="500,2100")
 WRONG = Look("wrong", ("Something is wrong", "PostgreSQL tells nothing", ">unknown<"))
 
 
@@ -87,6 +93,23 @@ async def produce(redis_url: str) -> None:
     await redis.aclose()
 
 
+async def lose(redis_url: str) -> None:
+    """Have Redis lose the ends of some logs, and say something there."""
+    redis = Redis.from_url(redis_url)
+    for stream_id in ("s1", "s2", "s3"):
+        await redis.delete(KEYS.log(stream_id))
+        await redis.xadd(KEYS.log(stream_id), {"op": "", "type": "user_message", "data": "{}"}, id="1-1")
+        await emit(redis, stream_id, "", "user_message", {}, keys=KEYS)
+    await redis.aclose()
+
+
+def told() -> str:
+    """What the worker tells now; whoever asks has it look more closely."""
+    with urlopen(f"http://{ADDRESS}/status.json", timeout=_BROWSER_SECONDS) as reply:
+        body: bytes = reply.read()
+    return body.decode()
+
+
 def main() -> int:
     """Look at the page; 0 if it says all that it must."""
     parser = argparse.ArgumentParser(prog="python -m tests.page", description=__doc__)
@@ -101,6 +124,10 @@ def main() -> int:
             block_until(lambda: first.says("started") and second.says("started"), "both workers to start")
             asyncio.run(produce(redis.url))
             for look in (WIDE, PHONE, DARK):
+                see(look, folder)
+            asyncio.run(lose(redis.url))
+            block_until(lambda: told().count('"standing":"diverged"') == 3, "the slow streams to be told")
+            for look in (SLOW, SLOW_PHONE):
                 see(look, folder)
             postgresql.kill()
             block_until(lambda: first.says("retrying"), "a worker to miss PostgreSQL")

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
-from typer import Typer
-
+from tests.documented import (
+    README,
+    WORKER,
+    all_events,
+    cells_of_table,
+    names_of_commands,
+    rows_of_table,
+    without_arguments,
+)
 from worker.check import KINDS
 from worker.cli import app
+from worker.log_levels import PARTS
 from worker.metrics import METRICS
 from worker.settings import URL_FILES, Settings, variable
-
-WORKER = Path(__file__).parents[2] / "worker"
-LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
-LOGGING = {"_report_first", *(f"log.{level}" for level in LEVELS)}
-README = (WORKER.parent / "README.md").read_text(encoding="utf-8")
-
-
-def rows_of_table(heading: str) -> dict[str, str]:
-    """First cell to second, of the table whose first heading this is."""
-    return {row[0].strip("`"): row[1].strip("`") for row in cells_of_table(heading)}
-
-
-def cells_of_table(heading: str) -> list[list[str]]:
-    table = README.split(f"\n| {heading} |", 1)[1].split("\n\n", 1)[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -49,23 +40,20 @@ def test_every_metric_is_documented_as_it_describes_itself() -> None:
 
 def test_every_log_event_is_documented() -> None:
     documented = [name for cell in rows_of_table("event") for name in re.findall(r"[a-z_]+", cell)]
-    logged = {event for path in WORKER.rglob("*.py") for event in events_logged(path)}
+    logged = all_events()
     assert set(documented) == logged
     assert len(documented) == len(logged)
 
 
-def events_logged(path: Path) -> Iterator[str]:
-    """The names under which a module logs; one that is no literal is an argument, or an author's."""
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in LOGGING:
-            continue
-        names = [
-            argument.value
-            for argument in call.args
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-        ]
-        assert names or path.name == "fold_report.py", ast.unparse(call)
-        yield from names[:1]
+def test_every_part_that_logs_is_documented_and_no_other() -> None:
+    calls = [
+        call
+        for path in WORKER.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "structlog.get_logger"
+    ]
+    parts = {ast.literal_eval(call.args[0]) for call in calls}
+    assert rows_of_table("part").keys() == parts == set(PARTS)
 
 
 def test_every_command_is_documented() -> None:
@@ -81,18 +69,6 @@ def test_every_command_is_documented() -> None:
 
 def test_every_finding_of_check_is_documented_with_its_severity() -> None:
     assert rows_of_table("finding") == {kind.name: kind.severity.value for kind in KINDS}
-
-
-def without_arguments(command: str) -> str:
-    """The words that name a command, without the program, options and what stands in capitals."""
-    named = takewhile(lambda word: word.islower() and not word.startswith("-"), command.split()[1:])
-    return " ".join(named)
-
-
-def names_of_commands(group: Typer) -> set[str]:
-    return {
-        command.name or command.callback.__name__ for command in group.registered_commands if command.callback
-    }
 
 
 def test_the_set_up_commands_are_one_line_each() -> None:

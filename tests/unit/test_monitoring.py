@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.test_docs import README, cells_of_table, names_of_commands, rows_of_table, without_arguments
+from tests.documented import README, cells_of_table, names_of_commands, rows_of_table, without_arguments
 from worker.cli import app
 from worker.metrics import METRICS
 from worker.settings import Settings, variable

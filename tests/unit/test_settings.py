@@ -113,7 +113,7 @@ WRONG = [
     *[("WORKER_CACHE_MEGABYTES", value) for value in ("-1", "nan", "inf", "x")],
     *[("WORKER_PAGE_MEGABYTES", value) for value in ("0", "nan", "inf", "x")],
     *[("WORKER_MAX_PAYLOAD_MEGABYTES", value) for value in ("0", "nan", "inf", "x")],
-    *[("WORKER_LOG_LEVEL", value) for value in ("", "loud", "INFO ")],
+    *[("WORKER_LOG_LEVEL", value) for value in ("", "loud", "INFO ", "info,")],
     *[("WORKER_LOG_FORMAT", value) for value in ("", "xml")],
     ("WORKER_CONSUMER_NAME", ""),
     *[("REDIS_URL", value) for value in ("localhost", "http://localhost", "redis:/localhost", " redis://x")],

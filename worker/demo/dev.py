@@ -12,6 +12,7 @@ from rich.console import Console
 
 from worker.demo.interrupts import ended_by_signals
 from worker.demo.screen import say
+from worker.demo.status_page import choose_status_page
 from worker.demo.surroundings import NAMES_OF_SERVERS, RUN_COMMAND, migrated_servers, python_path, without_tls
 
 _STOP_SECONDS = 35.0  # more than the worker takes by default, so that it gives up first
@@ -29,9 +30,14 @@ def run_dev(data_dir: Path | None) -> int:
         with ended_by_signals(), migrated_servers(data_dir) as servers:
             say(console, f"REDIS_URL={servers.redis_url}")
             say(console, f"DATABASE_URL={servers.database_url}")
+            page = choose_status_page(os.environ)
+            if page.url:
+                say(console, f"Status page: {page.url}")
             say(console, "A worker is running. Press Ctrl-C to stop it and the servers.")
             inherited = {name: value for name, value in os.environ.items() if name not in NAMES_OF_SERVERS}
-            environment = inherited | {
+            environment = {
+                **inherited,
+                **page.variables,
                 "PYTHONPATH": python_path(),
                 "REDIS_URL": servers.redis_url,
                 "DATABASE_URL": without_tls(servers.database_url),

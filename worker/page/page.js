@@ -43,6 +43,22 @@ function verdict(word, concerns, good) {
   document.title = `${good ? "✓" : "✗"} projection-worker`;
 }
 
+// The number beside it says the same.
+function bar(share) {
+  const made = Object.assign(document.createElement("progress"), { max: 1, value: share });
+  made.setAttribute("aria-hidden", "true");
+  return made;
+}
+
+function slowest(section, streams) {
+  const most = Math.max(...(streams ?? []).map((stream) => stream.lag_seconds ?? 0), 1);
+  fill(section, "slowest", (streams ?? []).map((stream) => [
+    { text: stream.standing, bad: stream.standing !== "behind" },
+    { text: duration(stream.lag_seconds), share: (stream.lag_seconds ?? most) / most },
+    stream.events === null ? "unknown" : `${whole(stream.events)}${stream.counted ? "" : " or more"}`,
+  ]), streams ? "nothing waits" : "unknown");
+}
+
 function fill(section, name, rows, none) {
   const table = find(`[data-table=${name}]`, section);
   const made = rows.map((cells) => {
@@ -52,6 +68,7 @@ function fill(section, name, rows, none) {
       if (at === 0) made.scope = "row";
       made.textContent = cell.text ?? cell;
       if (cell.bad) made.className = "bad";
+      if (cell.share !== undefined) made.prepend(bar(cell.share));
       row.append(made);
     });
     return row;
@@ -132,6 +149,7 @@ function show(projection, now) {
     whole(replica.comparisons_lost),
     whole(replica.pending_streams),
   ]), status ? "no replica is alive" : "unknown");
+  slowest(section, projection.slowest);
   fill(section, "letters", Object.entries(letters?.by_reason ?? {}).map(([reason, events]) =>
     [reason.replaceAll("_", " "), whole(events)]), letters ? "none" : "unknown");
   fill(section, "versions", Object.entries(status?.rows_by_version ?? {}).map(([version, rows]) =>
