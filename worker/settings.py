@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,7 +19,7 @@ from worker.database import parse_database_url
 from worker.errors import SettingsError
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
-from worker.redis_url import parse_redis_url
+from worker.redis_url import names_cluster, parse_redis_url
 
 
 def _own_name() -> str:
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr = Field(SecretStr(""), validation_alias="REDIS_URL")
-    """Where the logs are: redis://, rediss:// or unix://."""
+    """Where the logs are: redis://, rediss:// or unix://, or a cluster: redis+cluster:// or rediss+cluster://."""
     database_url: SecretStr = Field(SecretStr(""), validation_alias="DATABASE_URL")
     """Where the read models are: postgresql:// or postgres://."""
     projections: str = "projections"
@@ -97,6 +97,15 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("key_prefix")
+    @classmethod
+    def _check_key_prefix(cls, value: str, info: ValidationInfo) -> str:
+        url = info.data.get("redis_url", SecretStr("")).get_secret_value()
+        try:
+            return Keys(value, on_cluster=names_cluster(url)).prefix
+        except ValueError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+
     @field_validator("http_address")
     @classmethod
     def _check_http_address(cls, value: str) -> str:
@@ -114,7 +123,12 @@ class Settings(BaseSettings):
     @property
     def keys(self) -> Keys:
         """The names of all keys in Redis."""
-        return Keys(self.key_prefix, self.feed_partitions, self.feed_max_length)
+        return Keys(
+            self.key_prefix,
+            self.feed_partitions,
+            self.feed_max_length,
+            on_cluster=names_cluster(self.redis_url.get_secret_value()),
+        )
 
     @property
     def linger(self) -> timedelta:
