@@ -165,9 +165,13 @@ class OwnCluster:
     def _is_settled(self) -> bool:
         if not all(node.is_well for node in self.nodes):
             return False
-        views = {tuple((first, last, ports[0]) for first, last, ports in n.slots()) for n in self.nodes}
         served = {port for *_, ports in self.nodes[0].slots() for port in ports}
-        return len(views) == 1 and len(served) == len(self.nodes)
+        return self._agrees() and len(served) == len(self.nodes)
+
+    def _agrees(self) -> bool:
+        """Whether all nodes that run name the same primaries."""
+        running = [node for node in self.nodes if node.runs]
+        return len({tuple((first, last, ports[0]) for first, last, ports in n.slots()) for n in running}) == 1
 
     def primary_of(self, key: str) -> Node:
         """The node that serves a key."""
@@ -204,12 +208,14 @@ class OwnCluster:
             return replica.is_primary
 
         block_until(has_taken_over, "the replica to take over", _SECONDS)
+        block_until(self._agrees, "all nodes to know who has taken over", _SECONDS)
 
     def kill(self, primary: Node) -> None:
         """End a primary at once, and wait until its replica has taken over."""
         replica = self._replica_of(primary)
         primary.kill()
         block_until(lambda: replica.is_primary, "the replica to take over", _SECONDS)
+        block_until(self._agrees, "all nodes to know who has taken over", _SECONDS)
 
     def kill_replica(self, primary: Node) -> None:
         """End a primary's replica at once."""
