@@ -33,7 +33,7 @@ from redis.client import NEVER_DECODE
 
 from projections.messages import THINKING_TYPES, TRANSCRIPT_TYPES, Thinking, Transcript
 from projections.turn import JsonObject
-from worker import Keys
+from worker import AnyRedis, Keys
 
 _KEYS = Keys()
 
@@ -55,7 +55,9 @@ _Page = list[tuple[bytes, str, bytes]]
 """Id, type and data of entries whose types are wanted; the data are not decoded yet."""
 
 
-async def read_stream_messages(redis: Redis, stream_id: str, *, keys: Keys = _KEYS) -> list[dict[str, Any]]:
+async def read_stream_messages(
+    redis: AnyRedis, stream_id: str, *, keys: Keys = _KEYS
+) -> list[dict[str, Any]]:
     """The conversation's messages in order; none for a stream that has no log.
 
     Lists and calls that several messages show may be shared objects.
@@ -73,7 +75,9 @@ async def read_stream_messages(redis: Redis, stream_id: str, *, keys: Keys = _KE
     return transcript.messages
 
 
-async def read_stream_thinking(redis: Redis, stream_id: str, *, keys: Keys = _KEYS) -> dict[str, Any] | None:
+async def read_stream_thinking(
+    redis: AnyRedis, stream_id: str, *, keys: Keys = _KEYS
+) -> dict[str, Any] | None:
     """The tool calls that run now, ``{"toolCalls": [payload, ...]}``; None when no turn is going on.
 
     Reads from the log's end back to the last start or end of a turn, however long the log is.
@@ -100,7 +104,9 @@ async def _under_way(reading: Coroutine[Any, Any, _Page | None]) -> AsyncIterato
 class _Log:
     """Reads a log page by page. Entries that are appended meanwhile may be among them or not."""
 
-    def __init__(self, redis: Redis, log: str, types: Collection[str], *, newest_first: bool = False) -> None:
+    def __init__(
+        self, redis: AnyRedis, log: str, types: Collection[str], *, newest_first: bool = False
+    ) -> None:
         self._execute: Callable[..., Awaitable[Any]] = redis.execute_command
         self._log = log.encode()
         command, self._start, self._end = ("XREVRANGE", "+", "-") if newest_first else ("XRANGE", "-", "+")

@@ -26,10 +26,11 @@ async def deployment(
     **rest: Any,
 ) -> AsyncIterator[Deployment]:
     """The shipped projections on these servers; one that is not named is away."""
-    redis = make_client(redis_url)
+    read = Settings(**settings or {})
+    redis = make_client(redis_url, read.keys)
     engine = make_engine(parse_database_url(database_url), pool_size=7, application_name="check")
     try:
-        yield Deployment(Settings(**settings or {}), [strategies, transcripts], redis, engine, **rest)
+        yield Deployment(read, [strategies, transcripts], redis, engine, **rest)
     finally:
         await redis.aclose()
         await engine.dispose()

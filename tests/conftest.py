@@ -12,6 +12,7 @@ import pytest
 import redis as redis_py
 from redis.asyncio import Redis
 
+from tests.clusters import OwnCluster, own_cluster
 from tests.servers import NoServersError, RunningServers, running_servers
 from worker.errors import ProjectionWorkerError
 from worker.testing.servers import Databases
@@ -90,6 +91,20 @@ def keys_prefix(servers: RunningServers) -> Iterator[str]:
     with redis_py.Redis.from_url(servers.redis_url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.unlink(key)
+
+
+@pytest.fixture(scope="session")
+def cluster_of_the_run() -> Iterator[OwnCluster]:
+    with own_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(cluster_of_the_run: OwnCluster) -> OwnCluster:
+    """A Redis Cluster that is well and empty; the test may do to it what it likes."""
+    cluster_of_the_run.settle()
+    cluster_of_the_run.empty()
+    return cluster_of_the_run
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ The parts
 `keys`, `stream_glob`   the names of all keys in Redis, and feed partitions; which streams a projection takes
 `emit`                  producers' side; `batch_emit` for many events from a file
 `attempt`, `sending`    what is to be appended; commands that are sent once
+`agreement`             producers and workers that must look for the feed in the same place
 `settle`                finds out what became of an attempt whose reply was lost
 `log`, `log_scan`       reading logs; looking over all of them; `extent` is how far one reaches
 `feed`                  this replica's place in the consumer group
@@ -92,6 +93,9 @@ The parts
 `check`                 what is wrong with servers, rights, tables and settings, before a worker finds out
 `settings`, `database`  the environment; URLs and the engine; `certificates` for TLS
 `redis_url`             what REDIS_URL names; `redis_client` connects there, through `sentinel` to a master
+`log_servers`           where logs are: on the feed's server, or spread over a cluster; `scan_steps` of one
+`cluster`               commands on their way to its nodes; `cluster_nodes` who serves what; `cluster_client`
+                        the client of the node that has the feed
 `migrate`, `branches`   the schema, ours and that of projections modules; `revision` writes the next of these
 `loading`               finding projections by name
 `app`, `running`        the one place where parts are wired together; a worker from its start to its stop
@@ -123,6 +127,7 @@ What never happens
 """
 
 from worker.children import ChildRows
+from worker.cluster_client import AnyRedis
 from worker.emit import emit, emit_again
 from worker.errors import (
     ClaimRaceError,
@@ -155,6 +160,7 @@ from worker.standing import Standing, StreamView
 from worker.verify import verify_streams
 
 __all__ = [
+    "AnyRedis",
     "ChildRows",
     "ClaimRaceError",
     "CrossStreamRule",

@@ -67,7 +67,7 @@ class Servers:
 @asynccontextmanager
 async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
     """A client of the Redis server alone."""
-    redis = make_client(settings.redis_url.get_secret_value())
+    redis = make_client(settings.redis_url.get_secret_value(), settings.keys)
     try:
         yield redis
     finally:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.cluster_client import AnyRedis, as_used
 from worker.events import parse_stream_id
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES, Log
@@ -15,9 +15,10 @@ from worker.redis_client import reading_client
 
 
 def log_of_application(
-    redis: Redis, keys: Keys, projection: Projection, max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES
+    redis: AnyRedis, keys: Keys, projection: Projection, max_payload_megabytes: float = MAX_PAYLOAD_MEGABYTES
 ) -> Log:
     """A projection's logs over the connections of an application's client, whatever it does to replies."""
+    redis, keys = as_used(redis, keys)
     return Log(
         reading_client(redis),
         projection.keys(keys),

@@ -73,11 +73,6 @@ class Attempt:
         cap = ("MAXLEN", "~", str(self.keys.feed_max_length))
         return [("XADD", feed, *cap, "*", "stream", self.stream_id, "type", self.event_type)]
 
-    @property
-    def transaction(self) -> list[tuple[str, ...]]:
-        """The commands that append the event and its hint, or neither."""
-        return [("MULTI",), self.log_entry, *self.hints, ("EXEC",)]
-
     def is_entry(self, fields: Sequence[bytes]) -> bool:
         """Whether an entry with these fields, ``[name, value, ...]``, is this event."""
         return list(without_traceparent(fields)) == [part.encode() for part in self._fields]

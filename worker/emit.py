@@ -12,14 +12,18 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.agreement import agree_on_partitions
 from worker.attempt import Attempt, Since
+from worker.cluster_client import AnyRedis, as_used
 from worker.errors import EmitError, InvalidEventError, OutcomeUnknownError
 from worker.events import MAX_STREAM_ID_BYTES, EventId, parse_stream_id
 from worker.keys import Keys
+from worker.log_servers import log_servers
 from worker.redis_client import of_no_master, renew
-from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
+from worker.sending import REFUSALS, NotSentError
 from worker.settle import EMIT_AGAIN, settle
 from worker.traceparent import current_traceparent
+from worker.trouble import words
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,7 +38,7 @@ _last_ids: WeakKeyDictionary[object, OrderedDict[str, str]] = WeakKeyDictionary(
 
 
 async def emit(
-    redis: Redis,
+    redis: AnyRedis,
     stream_id: str,
     operation_id: str,
     event_type: str,
@@ -47,8 +51,9 @@ async def emit(
 
     ``operation_id`` may be empty. Values of ``event_data`` that JSON cannot represent are written as their
     ``str()``. For the types in ``projected_types`` (None: for every type) a hint is appended to the feed in
-    the same MULTI, so that workers learn of the event at once; without a hint they find it in a sweep. Where
-    an OpenTelemetry span is recorded, the entry of such an event names it in ``traceparent``.
+    the same MULTI, so that workers learn of the event at once; without a hint they find it in a sweep. On a
+    cluster, where the two lie on different nodes, the hint follows the event, and may get lost. Where an
+    OpenTelemetry span is recorded, the entry of such an event names it in ``traceparent``.
 
     One call never appends twice: the commands are sent once, whatever retries the client was made with.
     Raises InvalidEventError, FeedPartitionsError or EmitError when nothing was appended, and
@@ -66,6 +71,7 @@ async def emit(
     again.
     """
     hinted = projected_types is None or event_type in projected_types
+    redis, keys = as_used(redis, keys)
     attempt = Attempt(
         stream_id,
         operation_id,
@@ -85,7 +91,7 @@ async def emit(
     return event_id
 
 
-async def emit_again(redis: Redis, unknown: OutcomeUnknownError) -> str:
+async def emit_again(redis: AnyRedis, unknown: OutcomeUnknownError) -> str:
     """The id of the event that `emit` may or may not have appended; it then stands in the log once.
 
     The same as calling `emit` again with the same arguments, for who has only the error. It may also serve
@@ -99,6 +105,7 @@ async def emit_again(redis: Redis, unknown: OutcomeUnknownError) -> str:
             "An event without operation id cannot be told from others like it: look at the end of its log "
             "before you emit it again, and give operation ids to events that matter."
         )
+    redis, _ = as_used(redis, unknown.attempt.keys)
     return await _settle(redis, unknown.attempt)
 
 
@@ -169,33 +176,24 @@ async def _settle(redis: Redis, attempt: Attempt) -> str:
 
 
 async def _send_once(redis: Redis, attempt: Attempt) -> str:
-    """Send the commands on one connection of the client's pool, once, and return the log entry's id.
+    """Send the commands on connections of the client's pool, once, and return the log entry's id.
 
     The client's own ways of sending repeat after a lost reply, which would append a second entry.
     """
-    pool = redis.connection_pool
     try:
-        connection = await pool.get_connection()
-    except (RedisError, OSError) as error:
+        appended = await log_servers(redis).append(attempt.log, attempt.log_entry, attempt.hints)
+    except NotSentError as error:
         raise EmitError(f"Redis could not be reached; nothing was appended: {error}.") from error
-    try:
-        try:
-            replies = await exchange(
-                connection, attempt.transaction if attempt.hinted else [attempt.log_entry]
-            )
-        finally:
-            await pool.release(connection)
     except BaseException as error:
         if attempt.operation_id:
             _remember(_unsettled, attempt.identity, attempt.since)
         if isinstance(error, RedisError | OSError):
             raise OutcomeUnknownError(_unknown(error, attempt), attempt) from error
         raise
-    appended = reply_to_log_entry(replies)
     if isinstance(appended, REFUSALS):
         if of_no_master(appended):
             await renew(redis, appended)
-        raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+        raise EmitError(f"Redis refused the event; nothing was appended: {words(appended)}.") from appended
     return str(appended, "ascii")
 
 

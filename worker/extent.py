@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-
 from worker.events import EventId
+from worker.log_servers import LogServers
 from worker.redis_client import Script, pairs
 
 # An id to look for is asked for from the server's side, too: the entry itself may be large.
@@ -70,11 +69,11 @@ class Extent:
         return starts_later and not self.whole
 
 
-async def read_extents(redis: Redis, logs: Sequence[tuple[str, str | None]]) -> list[Extent]:
+async def read_extents(servers: LogServers, logs: Sequence[tuple[str, str | None]]) -> list[Extent]:
     """The extents of logs by their keys, each with the id of an entry to look for, or None."""
     if not logs:
         return []  # Nearly every pass has none to ask for.
-    replies = await _EXTENTS(redis, [name for name, _ in logs], [wanted or "" for _, wanted in logs])
+    replies = await servers.run(_EXTENTS, [], [(name, [wanted or ""]) for name, wanted in logs])
     return [_extent(reply, wanted) for reply, (_, wanted) in zip(replies, logs, strict=True)]
 
 

@@ -13,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from worker.agreement import check_names
 from worker.errors import FeedPartitionsError
 from worker.hint import Hint, parse_hint
 from worker.keys import Keys
@@ -140,8 +141,10 @@ class Feed:
     async def _agree(self) -> None:
         """Agree with the deployment on the number of partitions."""
         name = self.keys.feed_partitions
-        await self._redis.setnx(name, self.keys.partitions)
         try:
+            if await self._redis.get(name) is None:
+                await check_names(self._redis, self.keys)
+                await self._redis.setnx(name, self.keys.partitions)
             agreed = int(await self._redis.get(name) or self.keys.partitions)
         except ValueError:
             raise FeedPartitionsError(

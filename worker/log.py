@@ -21,8 +21,9 @@ from worker.events import (
 )
 from worker.extent import Extent, read_extents
 from worker.keys import Keys
+from worker.log_servers import log_servers
 from worker.overlap import Turns
-from worker.redis_client import pipelined, refused
+from worker.redis_client import refused
 from worker.stream_glob import ALL_STREAMS, StreamGlob
 from worker.traceparent import Traceparents
 
@@ -125,8 +126,9 @@ class Log:
 
     Only scanning heeds ``streams``; who names a stream must know whether the projection takes it.
 
-    Redis bounds a read in entries only. Here it is bounded in bytes, by the size of the entries seen before.
-    ``traceparents``, if any, gets to know those of projected entries that are read.
+    ``redis`` is the client of the feed, which knows where the logs are. Redis bounds a read in entries only.
+    Here it is bounded in bytes, by the size of the entries seen before. ``traceparents``, if any, gets to
+    know those of projected entries that are read.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Log:
     ) -> None:  # fmt: skip
         self.keys = keys
         self.redis = redis
+        self._servers = log_servers(redis)
         self._types = EventTypes(types)
         self._max_payload_bytes = max_payload_bytes
         self._page_bytes = page_bytes
@@ -220,11 +223,11 @@ class Log:
         """Up to ``counts`` entries of each log, from an id on; one count serves for all."""
         each = counts if len(counts) == len(ranges) else counts * len(ranges)
         commands = [
-            ("XRANGE", self.keys.log(stream_id), start, "+", "COUNT", count)
+            (log := self.keys.log(stream_id), ("XRANGE", log, start, "+", "COUNT", count))
             for (stream_id, start), count in zip(ranges, each, strict=True)
         ]
         pages: list[_RawPage] = []
-        for reply, count in zip(await pipelined(self.redis, commands), each, strict=True):
+        for reply, count in zip(await self._servers.ask(commands), each, strict=True):
             if _is_no_stream(reply):
                 pages.append(_RawPage((), ended=True, refusal=str(reply)))
                 continue
@@ -236,14 +239,14 @@ class Log:
 
     async def entry(self, stream_id: str, event_id: str) -> Sequence[bytes] | None:
         """The fields of one entry as they stand in the log; None where there is no such entry or no log."""
-        command = ("XRANGE", self.keys.log(stream_id), event_id, event_id)
-        [reply] = await pipelined(self.redis, [command])
+        log = self.keys.log(stream_id)
+        [reply] = await self._servers.ask([(log, ("XRANGE", log, event_id, event_id))])
         return None if _is_no_stream(reply) or not reply else reply[0][1]
 
     async def extents(self, stream_ids: Mapping[str, str | None]) -> dict[str, Extent]:
         """The extent of each log; for each stream, the id of an entry to look for, or None."""
         found = await read_extents(
-            self.redis, [(self.keys.log(s), wanted) for s, wanted in stream_ids.items()]
+            self._servers, [(self.keys.log(s), wanted) for s, wanted in stream_ids.items()]
         )
         return dict(zip(stream_ids, found, strict=True))
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.application import check_stream_id
 from worker.awaited import AwaitedEvent
+from worker.cluster_client import AnyRedis, as_used
 from worker.errors import DeclarationError, StreamLeftOutError
 from worker.events import EventId
 from worker.keys import Keys
@@ -53,7 +54,7 @@ async def wait_until_projected(
     timeout: float,
     *,
     projection: Projection | None = None,
-    redis: Redis | None = None,
+    redis: AnyRedis | None = None,
     keys: Keys = _DEFAULT_KEYS,
 ) -> None:
     """Return once the row of ``stream_id`` shows the event ``event_id``, which is what `emit` returned.
@@ -84,11 +85,14 @@ async def wait_until_projected(
     if why := projection.left_out(stream_id):
         raise StreamLeftOutError(why, stream_id, str(event_id), None)
     keys = projection.keys(keys)
-    pool = redis.connection_pool if redis is not None else None
+    used: Redis | None = None
+    if redis is not None:
+        used, keys = as_used(redis, keys)
+    pool = used.connection_pool if used is not None else None
     scope = _Scope(asyncio.get_running_loop(), engine.sync_engine, pool, projection, keys)
     watch = _watches.get(scope)
     if watch is None or watch.task.done():
-        watch = _start(scope, engine, redis)
+        watch = _start(scope, engine, used)
     awaited = AwaitedEvent(projection.name, stream_id, event_id)
     watch.watcher.add(awaited)
     try:

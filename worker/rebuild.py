@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.application import check_stream_ids, log_of_application, read_committed
 from worker.batch_writer import BatchWriter
 from worker.blocked import Block, BlockedStreams
+from worker.cluster_client import AnyRedis
 from worker.diverged import DivergedStreams
 from worker.events import is_event_id
 from worker.extent import Extent
@@ -254,7 +254,7 @@ def make_rebuilder(projection: Projection, logs: Log, engine: AsyncEngine) -> Re
 
 
 async def rebuild_streams(
-    redis: Redis,
+    redis: AnyRedis,
     engine: AsyncEngine,
     projection: Projection,
     stream_ids: Sequence[str],

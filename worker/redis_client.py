@@ -12,21 +12,26 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from worker.errors import SettingsError
+from worker.cluster_client import cluster_client
+from worker.keys import Keys
 from worker.redis_url import ClusterNodes, Sentinels, Server, parse_redis_url
+from worker.sending import Command, read_only
 from worker.sentinel import client_of_master
 
 READ_BLOCK = timedelta(seconds=0.5)
 """How long a read of the feed waits for hints, and so how late it may notice a stop or a new partition."""
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
+_KEYS = Keys()
 _RAW_COMMANDS = ("XRANGE", "XREVRANGE", "XREADGROUP", "XAUTOCLAIM", "XPENDING")
 
 
-def make_client(url: str) -> Redis:
+def make_client(url: str, keys: Keys = _KEYS) -> Redis:
     """A client that never repeats a command and leaves replies of streams as the server sent them.
+
+    Of a cluster it is for the feed and the worker's own keys, by the names that ``keys`` gives them.
 
     redis-py repeats by default, but a repeated XREADGROUP hides hints whose reply was lost. Its reply shapes
     differ between protocols and settings, so the modules that read streams take them raw. The socket timeout
@@ -40,8 +45,8 @@ def make_client(url: str) -> Redis:
             client = Redis.from_pool(pool)
         case Sentinels() as sentinels:
             client = client_of_master(sentinels, _connection_options())
-        case ClusterNodes():
-            raise SettingsError("REDIS_URL names a cluster, which is not supported yet.")
+        case ClusterNodes() as cluster:
+            client = cluster_client(cluster, keys, _connection_options())
         case other:
             assert_never(other)
     for command in _RAW_COMMANDS:
@@ -82,17 +87,6 @@ async def renew(redis: Redis, error: BaseException) -> None:
             await redis.connection_pool.disconnect(inuse_connections=False)
 
 
-def read_only(error: BaseException) -> ReadOnlyError | None:
-    """The refusal of a master that is none any more, which this error is or stands for.
-
-    redis-py's clients of sentinels turn it into a ConnectionError, which sounds as if the reply was lost.
-    """
-    for at in (error, error.__context__):
-        if isinstance(at, ReadOnlyError):
-            return at
-    return None
-
-
 def of_no_master(error: BaseException) -> bool:
     """Whether a server refuses to write as another one may have become the master."""
     return read_only(error) is not None or str(error).startswith("NOREPLICAS")
@@ -107,14 +101,23 @@ class Script:
 
     async def __call__(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
         """Run it; its reply as the server sends it, in bytes also where the client would decode."""
-        rest = (len(keys), *keys, *arguments)
+        by_name, as_a_whole = self.commands(keys, arguments)
         try:
-            return await redis.execute_command("EVALSHA", self._sha, *rest, **{NEVER_DECODE: []})
+            return await redis.execute_command(*by_name, **{NEVER_DECODE: []})
         except NoScriptError:
-            return await redis.execute_command("EVAL", self._source, *rest, **{NEVER_DECODE: []})
+            return await redis.execute_command(*as_a_whole, **{NEVER_DECODE: []})
+
+    def commands(self, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> tuple[Command, Command]:
+        """The command that runs it, and the one for a server to which it is `unknown`."""
+        rest = (len(keys), *keys, *arguments)
+        return ("EVALSHA", self._sha, *rest), ("EVAL", self._source, *rest)
+
+    def unknown(self, reply: Any) -> bool:
+        """Whether a server has said that it does not know it, and done nothing."""
+        return isinstance(reply, NoScriptError)
 
 
-async def pipelined(redis: Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
+async def pipelined(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     """The replies of several commands sent at once, outside a transaction.
 
     A command that the server refuses gives its error in place of a reply; connection errors are raised.

@@ -122,6 +122,11 @@ def parse_redis_url(url: str) -> RedisUrl:
     return _cluster(parts) if kind == "cluster" else _server(parts)
 
 
+def names_cluster(url: str) -> bool:
+    """Whether a URL is one of a cluster, right or wrong as the rest of it may be."""
+    return url.partition("://")[0].endswith("+cluster")
+
+
 def _misunderstood(scheme: str) -> NoReturn:
     raise SettingsError(
         f"REDIS_URL is not understood; write it as {_FORMS[scheme]}, with an IPv6 address in brackets, and "

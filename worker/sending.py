@@ -1,4 +1,4 @@
-"""Sending commands once, on one connection of a client that would repeat them by itself."""
+"""One round trip on one connection: commands that are sent once, whatever the client would do by itself."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import asyncio
 import socket
 import struct
 from asyncio import StreamWriter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
-    NoPermissionError,
-    RedisError,
+    ReadOnlyError,
     ResponseError,
 )
 
-from worker.errors import EmitError, FeedPartitionsError
-from worker.keys import Keys
-from worker.redis_client import read_only
+Command = tuple[Any, ...]
+"""A command and its arguments."""
 
 REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError)
 """What a server answers that has understood a command and will not do it. (The last two are connection errors
@@ -31,47 +28,23 @@ to redis-py.)"""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-# Pools on which the number of partitions was found to agree, and for which keys.
-_agreed: WeakKeyDictionary[object, set[Keys]] = WeakKeyDictionary()
+
+class NotSentError(ConnectionError):
+    """There was no connection to send a command on, so that it was done nowhere."""
 
 
-async def agree_on_partitions(redis: Redis, keys: Keys) -> None:
-    """Refuse to hint where no worker would look. The first worker that starts fixes the number.
+def read_only(error: BaseException) -> ReadOnlyError | None:
+    """The refusal of a master that is none any more, which this error is or stands for.
 
-    Raises FeedPartitionsError, or EmitError where it could not be asked for.
+    redis-py's clients of sentinels turn it into a ConnectionError, which sounds as if the reply was lost.
     """
-    agreed = _agreed.setdefault(redis.connection_pool, set())
-    if keys in agreed:
-        return
-    try:
-        stored = await redis.get(keys.feed_partitions)
-        if stored is None:
-            return
-        partitions = int(stored)
-    except NoPermissionError:
-        agreed.add(keys)  # A producer that may only append cannot ask; a wrong partition only costs time.
-        return
-    except (ResponseError, ValueError) as error:
-        if isinstance(error, ResponseError) and not str(error).startswith("WRONGTYPE"):
-            raise _not_asked(error) from error
-        raise FeedPartitionsError(
-            f"Key {keys.feed_partitions} holds no number: set it to {keys.partitions}."
-        ) from None
-    except (RedisError, OSError) as error:
-        raise _not_asked(error) from error
-    if partitions != keys.partitions:
-        raise FeedPartitionsError(
-            f"This producer spreads hints over {keys.partitions} feed partitions, the workers read "
-            f"{partitions}: give emit Keys(partitions={partitions})."
-        )
-    agreed.add(keys)
+    for at in (error, error.__context__):
+        if isinstance(at, ReadOnlyError):
+            return at
+    return None
 
 
-def _not_asked(error: Exception) -> EmitError:
-    return EmitError(f"Redis could not be asked for the number of feed partitions: {error}.")
-
-
-async def exchange(connection: AbstractConnection, commands: list[tuple[str, ...]]) -> list[Any]:
+async def exchange(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
     """One round trip: the reply to each command, or the error with which the server refuses it.
 
     Whatever else is raised, timeouts and cancellation too, the connection is aborted first. No reply is left
@@ -117,11 +90,16 @@ async def _abort(connection: AbstractConnection, writer: StreamWriter | None) ->
     await asyncio.sleep(0)  # In which asyncio closes the socket.
 
 
+def transaction(entry: Command, hints: Sequence[Command]) -> list[Command]:
+    """The commands that append an entry to a log and its hints to the feed, or neither."""
+    return [("MULTI",), entry, *hints, ("EXEC",)]
+
+
 def reply_to_log_entry(replies: list[Any]) -> Any:
     """What became of the log's entry: its id; the error that says why there is none; None where a watched key
     had changed.
 
-    The replies are those to `Attempt.transaction`, or to the log's entry alone.
+    The replies are those to `transaction`, or to the log's entry alone.
     """
     if len(replies) == 1:
         return replies[0]

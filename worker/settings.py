@@ -20,7 +20,7 @@ from worker.errors import SettingsError
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES, PAGE_MEGABYTES
 from worker.log_levels import LogLevels, parse_log_levels
-from worker.redis_url import parse_redis_url
+from worker.redis_url import names_cluster, parse_redis_url
 
 _READERS: Mapping[str, Callable[[str], object]] = {
     "http_address": parse_address,
@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr = Field(SecretStr(""), validation_alias="REDIS_URL")
-    """Where the logs are: redis://, rediss:// or unix://."""
+    """Where the logs are: redis://, rediss:// or unix://, or a cluster: redis+cluster:// or rediss+cluster://."""
     database_url: SecretStr = Field(SecretStr(""), validation_alias="DATABASE_URL")
     """Where the read models are: postgresql:// or postgres://."""
     projections: str = "projections"
@@ -104,6 +104,15 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("key_prefix")
+    @classmethod
+    def _check_key_prefix(cls, value: str, info: ValidationInfo) -> str:
+        url = info.data.get("redis_url", SecretStr("")).get_secret_value()
+        try:
+            return Keys(value, on_cluster=names_cluster(url)).prefix
+        except ValueError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+
     @field_validator("http_address", "log_level")
     @classmethod
     def _check_what_is_read_later(cls, value: str, info: ValidationInfo) -> str:
@@ -126,7 +135,12 @@ class Settings(BaseSettings):
     @property
     def keys(self) -> Keys:
         """The names of all keys in Redis."""
-        return Keys(self.key_prefix, self.feed_partitions, self.feed_max_length)
+        return Keys(
+            self.key_prefix,
+            self.feed_partitions,
+            self.feed_max_length,
+            on_cluster=names_cluster(self.redis_url.get_secret_value()),
+        )
 
     @property
     def linger(self) -> timedelta:

@@ -28,12 +28,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, MovedError, RedisError
 
+from worker.agreement import agree_on_partitions
 from worker.attempt import Attempt
 from worker.errors import EmitError, OutcomeUnknownError
 from worker.events import EventId
-from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
+from worker.log_servers import LogServers, log_servers
+from worker.sending import REFUSALS, NotSentError, exchange, reply_to_log_entry, transaction
 
 EMIT_AGAIN = (
     "This process may emit it again with the same operation id, type and data: then it is looked for first. "
@@ -53,17 +55,20 @@ async def settle(redis: Redis, attempt: Attempt) -> str:
     Raises EmitError when neither this nor any earlier attempt has appended it, FeedPartitionsError, and
     OutcomeUnknownError when that is still unknown.
     """
+    servers = log_servers(redis)
     try:
         await agree_on_partitions(redis, attempt.keys)
-        connection = await redis.connection_pool.get_connection()
-    except (EmitError, RedisError, OSError) as error:
+    except EmitError as error:
         raise _still_unknown(attempt, f"Redis could not be reached: {error}") from error
     try:
-        return await _settle_on(connection, attempt)
+        async with servers.at(attempt.log) as connection:
+            event_id = await _settle_on(connection, servers, attempt)
+    except NotSentError as error:
+        raise _still_unknown(attempt, f"Redis could not be reached: {error}") from error
     except (RedisError, OSError) as error:
         raise _still_unknown(attempt, f"the reply was lost: {error}") from error
-    finally:
-        await redis.connection_pool.release(connection)
+    await servers.tell(attempt.hints)  # It may lack its hint. A second one does no harm.
+    return event_id
 
 
 def _still_unknown(attempt: Attempt, why: str) -> OutcomeUnknownError:
@@ -72,16 +77,18 @@ def _still_unknown(attempt: Attempt, why: str) -> OutcomeUnknownError:
     )
 
 
-async def _settle_on(connection: AbstractConnection, attempt: Attempt) -> str:
-    search = _Search(connection, attempt)
+async def _settle_on(connection: AbstractConnection, servers: LogServers, attempt: Attempt) -> str:
+    search, hints = _Search(connection, attempt), servers.beside_entry(attempt.hints)
     try:
         for _ in range(_ROUNDS):
             if (found := await search.run()) is not None:
                 # Where no transaction was possible it may lack its hint. A second one does no harm.
                 with suppress(RedisError, OSError):  # The sweep finds what no hint told.
-                    await exchange(connection, [*attempt.hints, ("UNWATCH",)])
+                    await exchange(connection, [*hints, ("UNWATCH",)])
                 return found
-            appended = reply_to_log_entry(await exchange(connection, attempt.transaction))
+            appended = reply_to_log_entry(await exchange(connection, transaction(attempt.log_entry, hints)))
+            if isinstance(appended, MovedError | AskError):
+                raise _still_unknown(attempt, "the log is moving to another node of the cluster")
             if isinstance(appended, REFUSALS):
                 raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
             if appended is not None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.application import check_stream_id, log_of_application
+from worker.cluster_client import AnyRedis
 from worker.events import EventId
 from worker.keys import Keys
 from worker.log import MAX_PAYLOAD_MEGABYTES
@@ -26,7 +26,7 @@ _KEYS = Keys()
 
 
 async def show_stream(
-    redis: Redis,
+    redis: AnyRedis,
     engine: AsyncEngine,
     projection: Projection,
     stream_id: str,
@@ -41,7 +41,7 @@ async def show_stream(
 
 
 async def row_at(
-    redis: Redis,
+    redis: AnyRedis,
     engine: AsyncEngine,
     projection: Projection,
     stream_id: str,
@@ -63,7 +63,7 @@ async def row_at(
 
 
 def history(
-    redis: Redis,
+    redis: AnyRedis,
     engine: AsyncEngine,
     projection: Projection,
     stream_id: str,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -68,13 +68,11 @@ class Slowest:
     async def find(self, most: int) -> list[SlowStream]:
         """So many at most, the slowest first, after a look at the end of every log."""
         oldest: dict[str, int] = {}
-        scan, cursor = LogScan(self._redis, self._logs.keys, self._projection.streams), 0
-        while True:
-            cursor, ends = await scan.scan_ends(cursor, _STEP_KEYS)
-            oldest |= await self._behind(ends)
-            oldest = _first(oldest, most)
-            if cursor == 0:
-                break
+        scan = LogScan(self._redis, self._logs.keys, self._projection.streams)
+        async with aclosing(scan.scan_ends(_STEP_KEYS)) as steps:
+            async for ends in steps:
+                oldest |= await self._behind(ends)
+                oldest = _first(oldest, most)
         diverged = [stream_id async for stream_id in self._diverged.all()]
         oldest |= {s: _ms(position) for s, position in (await self._store.positions(diverged)).items()}
         return await self.look_at(_first(oldest, most))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 
@@ -159,15 +160,12 @@ class Sweep:
             self._forget_at = started + _LOOK_AGAIN_AFTER.total_seconds()
         report = SweepReport()
         self._unusable.start_of_sweep()
-        cursor = 0
-        while True:
-            cursor, ends = await self._scan.scan_ends(cursor, _STEP_KEYS)
-            report.streams += len(ends)
-            await self._look_at_logs(self._moved(self._settled.others(ends), report), report)
-            if cursor == 0:
-                break
-            if self._stop.is_set() or not (await self._lease.keep() or requested):
-                return None
+        async with aclosing(self._scan.scan_ends(_STEP_KEYS)) as steps:
+            async for ends in steps:
+                if self._stop.is_set() or not (await self._lease.keep() or requested):
+                    return None
+                report.streams += len(ends)
+                await self._look_at_logs(self._moved(self._settled.others(ends), report), report)
         if not self._know_rows:
             await self._look_at_diverged()
         self._know_rows = True

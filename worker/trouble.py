@@ -153,6 +153,8 @@ def remedy(error: BaseException) -> str:
     state = sqlstate(error) or ""
     if help_ := tls_remedy(error):
         return help_
+    if isinstance(error, MovedError):
+        return "Redis is a cluster: write redis+cluster://... in REDIS_URL."
     if isinstance(error, UnknownServiceError):
         return "Mend the service's name in REDIS_URL, or have the sentinels monitor it."
     if isinstance(error, SentinelRefusalError):
@@ -160,6 +162,11 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return "Mend user and password in REDIS_URL, or the user's rights in Redis."
     return _REMEDIES.get(state) or _REMEDIES.get(state[:2], "")
+
+
+def words(error: BaseException) -> str:
+    """What an error says, or, where that is nothing to anybody, what it means."""
+    return remedy(error).rstrip(".") if isinstance(error, MovedError) else str(error)
 
 
 def describe(error: BaseException) -> str:

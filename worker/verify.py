@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.application import check_stream_ids, log_of_application
+from worker.cluster_client import AnyRedis
 from worker.events import EventId
 from worker.finding import Finding, Obstacle, examine, of_other_version, without_row
 from worker.folds import folds_at_positions
@@ -223,7 +223,7 @@ def suspicious(finding: Finding) -> bool:
 
 
 async def verify_streams(
-    redis: Redis,
+    redis: AnyRedis,
     engine: AsyncEngine,
     projection: Projection,
     stream_ids: Sequence[str],

@@ -18,8 +18,9 @@ from worker.events import EventId
 from worker.extent import Extent
 from worker.keys import Keys
 from worker.letters import stops
+from worker.log_servers import log_servers
 from worker.projection import Projection
-from worker.sending import exchange
+from worker.redis_client import Script
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ _BYTES_A_SCRIPT = 1024 * 1024
 #
 # KEYS: logs. ARGV: bytes to read; how many types are projected; these; then for each log the id to begin at
 # (as XREVRANGE takes it) and the position, empty where there is none.
-_LOOK = """
+_LOOK = Script("""
 local room, types = tonumber(ARGV[1]), tonumber(ARGV[2])
 local projected = {}
 for at = 3, 2 + types do projected[ARGV[at]] = true end
@@ -80,7 +81,7 @@ for at, log in ipairs(KEYS) do
   end
 end
 return found
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,32 +180,21 @@ class Rows:
 
 
 class Logs:
-    """Where logs stand. Takes one connection of the client's pool at a time, and repeats nothing."""
+    """Where logs stand. Takes one connection at a time of each of the client's pools, and repeats nothing."""
 
     def __init__(self, redis: Redis, keys: Keys, types: Collection[str]) -> None:
-        self._pool = redis.connection_pool
+        self._servers = log_servers(redis)
         self._keys = keys
         self._types = sorted(types)
 
     async def look(self, questions: Sequence[LogQuestion]) -> list[LogStanding | None]:
         """The answer to each question; None where there is no log. Raises what redis-py raises."""
         found: list[LogStanding | None] = []
-        connection = await self._pool.get_connection()
-        try:
-            for chunk in _chunks(questions, _LOGS_A_SCRIPT):
-                [replies] = await exchange(connection, [self._command(chunk)])
-                if isinstance(replies, Exception):
-                    raise replies
-                found += map(_standing, chunk, replies)
-        finally:
-            await self._pool.release(connection)
+        shared = [_BYTES_A_SCRIPT, len(self._types), *self._types]
+        for chunk in _chunks(questions, _LOGS_A_SCRIPT):
+            asked = [(self._keys.log(q.stream_id), (q.start, q.position or "")) for q in chunk]
+            found += map(_standing, chunk, await self._servers.run(_LOOK, shared, asked))
         return found
-
-    def _command(self, questions: Sequence[LogQuestion]) -> tuple[str, ...]:
-        names = [self._keys.log(question.stream_id) for question in questions]
-        asked = [part for question in questions for part in (question.start, question.position or "")]
-        head = ("EVAL", _LOOK, str(len(names)), *names)
-        return (*head, str(_BYTES_A_SCRIPT), str(len(self._types)), *self._types, *asked)
 
 
 def _standing(question: LogQuestion, reply: Any) -> LogStanding | None:

@@ -52,9 +52,7 @@ async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(clien
 async def scan_all(scan: LogScan) -> tuple[list[str], list[bytes]]:
     """All streams, and all keys that spell none, each once."""
     streams, misnamed = set[str](), set[bytes]()
-    cursor = None
-    while cursor != 0:
-        cursor, found, others = await scan.scan(cursor or 0, 10)
+    async for found, others in scan.scan(10):
         streams.update(found)
         misnamed.update(others)
     return sorted(streams), sorted(misnamed)
@@ -94,8 +92,7 @@ async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, keys: Key
     await client.xdel(keys.log("emptied"), "1-0")
     await client.set(keys.log("text"), "x")
     await client.xadd(keys.log_prefix.encode() + b"\xff", {"type": "delta"}, id="7-0")
-    scan, cursor, found = LogScan(client, keys), None, dict[bytes, bytes]()
-    while cursor != 0:
-        cursor, step = await scan.scan_ends(cursor or 0, 2)
+    found = dict[bytes, bytes]()
+    async for step in LogScan(client, keys).scan_ends(2):
         found |= step
     assert found == {b"a": b"2-0", b"emptied": b"", b"text": NO_STREAM.encode(), b"\xff": b"7-0"}

@@ -14,7 +14,9 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from worker.cluster import SlotMovesError
 from worker.errors import ClaimRaceError, FeedPartitionsError, RejectedEventError, SchemaError
+from worker.sending import NotSentError
 from worker.sentinel import SentinelRefusalError, UnknownServiceError
 from worker.trouble import SERVER_ERRORS, Trouble, classify, describe, sentence, sqlstate
 
@@ -58,6 +60,10 @@ OTHERS: list[tuple[BaseException, Trouble]] = [
     (ClaimRaceError("claims changed"), RETRY),
     (redis_errors.ConnectionError("connection refused"), RECONNECT),
     (redis_errors.TimeoutError("timeout reading"), RECONNECT),
+    (SlotMovesError("the slot is moving"), RECONNECT),
+    (NotSentError("a node could not be reached"), RECONNECT),
+    (redis_errors.ClusterDownError("CLUSTERDOWN"), RECONNECT),
+    (redis_errors.TryAgainError("TRYAGAIN"), RECONNECT),
     (MasterNotFoundError("none of 3 sentinels answers"), RECONNECT),
     (UnknownServiceError("no sentinel knows a service"), MISCONFIGURED),
     (SentinelRefusalError("a sentinel refuses us"), MISCONFIGURED),

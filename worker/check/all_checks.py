@@ -11,6 +11,7 @@ from worker.check import (
     postgresql_server,
     postgresql_session,
     postgresql_tables,
+    redis_cluster,
     redis_failover,
     redis_feed,
     redis_rights,
@@ -32,6 +33,7 @@ UNFINISHED = Kind(
 
 CHECKS: tuple[Check, ...] = (
     *settings_fit.CHECKS,
+    *redis_cluster.CHECKS,
     *redis_server.CHECKS,
     *redis_failover.CHECKS,
     *redis_rights.CHECKS,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from redis.asyncio import Redis
 from sqlalchemy import text
 
+from worker.check.everywhere import everywhere
 from worker.check.finding import Area, Check, Deployment, Finding, Kind, Severity
 
 _TOLERATED_SECONDS = 1.0
@@ -29,11 +31,14 @@ POSTGRESQL_DIFFERS = Kind(
 
 
 async def _redis(of: Deployment) -> Sequence[Finding]:
-    async def ask() -> float:
-        seconds, microseconds = await of.redis.time()
-        return float(seconds + microseconds / 1e6)
+    async def look(redis: Redis) -> Sequence[Finding]:
+        async def ask() -> float:
+            seconds, microseconds = await redis.time()
+            return float(seconds + microseconds / 1e6)
 
-    return await _compare(of, ask, REDIS_DIFFERS, "Redis")
+        return await _compare(of, ask, REDIS_DIFFERS, "Redis")
+
+    return await everywhere(of, look)
 
 
 async def _postgresql(of: Deployment) -> Sequence[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -152,13 +153,13 @@ async def _log_keys(of: Deployment) -> Sequence[Finding]:
         keys = projection.keys(of.keys)
         if keys.log_prefix in findings:
             continue
-        scan, cursor, seen, unusable = LogScan(of.redis, keys), 0, 0, []
-        for _ in range(_SCAN_STEPS):
-            cursor, ends = await scan.scan_ends(cursor, _SCAN_KEYS)
-            seen += len(ends)
-            unusable += [n for n, end in ends.items() if end == NO_STREAM.encode() or not parse_stream_id(n)]
-            if cursor == 0:
-                break
+        seen, unusable, steps = 0, [], 0
+        async with aclosing(LogScan(of.redis, keys).scan_ends(_SCAN_KEYS)) as sample:
+            async for ends in sample:
+                seen, steps = seen + len(ends), steps + 1
+                unusable += [n for n, end in ends.items() if _is_unusable(n, end)]
+                if steps == _SCAN_STEPS:
+                    break
         if unusable:
             example = repr(unusable[0][:100])[1:]
             findings[keys.log_prefix] = LOG_KEYS_UNUSABLE.found(
@@ -166,6 +167,10 @@ async def _log_keys(of: Deployment) -> Sequence[Finding]:
                 f"have names that cannot be a row's, for example {example}."
             )
     return list(findings.values())
+
+
+def _is_unusable(name: bytes, end: bytes) -> bool:
+    return end == NO_STREAM.encode() or parse_stream_id(name) is None
 
 
 CHECKS = (

@@ -11,11 +11,13 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 
+from worker.check.everywhere import everywhere
 from worker.check.finding import NOT_TOLD, Area, Check, Deployment, Finding, Kind, Severity
 from worker.keys import Keys
 from worker.redis_client import pipelined
@@ -82,6 +84,9 @@ def trials(keys: Keys, projection: str) -> Iterator[Trial]:
         ("hinting", ("XADD", feed, _NO_ID, "stream", "check")),
         ("skimming the feed", ("EVAL", "return 1", "1", feed)),
     )
+    if keys.on_cluster:
+        yield "finding the nodes of the cluster", ("CLUSTER", "SLOTS")
+        yield "following logs to other nodes", ("ASKING",)
     yield from _bookkeeping(keys, projection)
 
 
@@ -116,13 +121,17 @@ def _bookkeeping(keys: Keys, projection: str) -> Iterator[Trial]:
 
 
 async def _rights(of: Deployment) -> Sequence[Finding]:
+    return await everywhere(of, partial(_rights_at, of))  # Each node of a cluster has users of its own.
+
+
+async def _rights_at(of: Deployment, redis: Redis) -> Sequence[Finding]:
     findings: dict[str, Finding] = {}
     for projection in of.projections:
         wanted = list(trials(projection.keys(of.keys), projection.name))
-        replies = await _queued(of.redis, [command for _, command in wanted])
+        replies = await _queued(redis, [command for _, command in wanted])
         if replies is None:
             wanted = [trial for trial in wanted if trial[1][0] not in _ONLY_QUEUED]
-            replies = await pipelined(of.redis, [command for _, command in wanted])
+            replies = await pipelined(redis, [command for _, command in wanted])
             untried = f"Whether it may run {', '.join(sorted(_ONLY_QUEUED))} cannot be tried without MULTI"
             findings[untried] = NOT_TOLD.found(f"{untried}, to which this user has no right.")
         for (purpose, command), reply in zip(wanted, replies, strict=True):
@@ -169,8 +178,10 @@ def _named(command: tuple[Any, ...]) -> tuple[str, str]:
             return "XREADGROUP", f" on {command[-2]}"
         case ("EVAL" | "EVALSHA", _, _, key, *_):
             return command[0], f" on {key}"
-        case ("SCAN" | "TIME", *_):
+        case ("SCAN" | "TIME" | "ASKING", *_):
             return command[0], ""
+        case ("CLUSTER", subcommand):
+            return f"CLUSTER {subcommand}", ""
     return command[0], f" on {command[1]}"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from worker.check.everywhere import everywhere
 from worker.check.finding import NOT_TOLD, Area, Check, Deployment, Finding, Kind, Severity
 from worker.trouble import SERVER_ERRORS, sentence
 
@@ -91,16 +93,16 @@ async def _reach(of: Deployment) -> Sequence[Finding]:
     return []
 
 
-async def _version(of: Deployment) -> Sequence[Finding]:
-    version = str((await of.redis.info("server"))["redis_version"])
+async def _version(redis: Redis) -> Sequence[Finding]:
+    version = str((await redis.info("server"))["redis_version"])
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < _FLOOR:
         return [TOO_OLD.found(f"Redis is of version {version}.")]
     return [TELLS_LESS.found(f"Redis is of version {version}.")] if numbers < _TELLS_ALL else []
 
 
-async def _persistence(of: Deployment) -> Sequence[Finding]:
-    info = await of.redis.info("persistence")
+async def _persistence(redis: Redis) -> Sequence[Finding]:
+    info = await redis.info("persistence")
     findings = [
         LAST_SAVE_FAILED.found(f"The last {what} failed.")
         for field, what in (
@@ -111,10 +113,10 @@ async def _persistence(of: Deployment) -> Sequence[Finding]:
         if info.get(field, "ok") != "ok"
     ]
     if info["aof_enabled"]:
-        policy = await _setting(of.redis, "appendfsync")
+        policy = await _setting(redis, "appendfsync")
         kind = {None: NOT_TOLD, "no": LEAVES_IT_TO_THE_SYSTEM, "everysec": LOSES_A_SECOND}.get(policy)
         return [*findings, kind.found(f"appendfsync is {policy or 'not told'}.")] if kind else findings
-    snapshots = await _setting(of.redis, "save")
+    snapshots = await _setting(redis, "save")
     if snapshots is None:
         return [*findings, NOT_TOLD.found("Redis has no append-only file, and hides whether it saves.")]
     if snapshots:
@@ -130,8 +132,8 @@ async def _setting(redis: Redis, name: str) -> str | None:
         return None
 
 
-async def _memory(of: Deployment) -> Sequence[Finding]:
-    info = await of.redis.info("memory")
+async def _memory(redis: Redis) -> Sequence[Finding]:
+    info = await redis.info("memory")
     policy, limit, used = info["maxmemory_policy"], int(info["maxmemory"]), int(info["used_memory"])
     findings = []
     if policy != "noeviction":
@@ -148,12 +150,12 @@ def _megabytes(count: int) -> str:
 
 CHECKS = (
     Check("Redis answers", Area.REDIS, _reach, (UNREACHABLE,), gate=True),
-    Check("Redis's version", Area.REDIS, _version, (TOO_OLD, TELLS_LESS)),
+    Check("Redis's version", Area.REDIS, partial(everywhere, look=_version), (TOO_OLD, TELLS_LESS)),
     Check(
         "Redis's persistence",
         Area.REDIS,
-        _persistence,
+        partial(everywhere, look=_persistence),
         (KEEPS_NOTHING, SNAPSHOTS_ONLY, LEAVES_IT_TO_THE_SYSTEM, LOSES_A_SECOND, LAST_SAVE_FAILED),
     ),
-    Check("Redis's memory", Area.REDIS, _memory, (EVICTS, MAY_EVICT, NEARLY_FULL)),
+    Check("Redis's memory", Area.REDIS, partial(everywhere, look=_memory), (EVICTS, MAY_EVICT, NEARLY_FULL)),
 )

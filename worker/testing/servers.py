@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
-import redis as redis_py
 from redis.exceptions import RedisError
 
 from worker.embedded import Servers, embedded_servers
 from worker.errors import SettingsError
 from worker.migrate import migrate
+from worker.testing.keys_in_redis import ping
 from worker.trouble import describe
 
 Value = TypeVar("Value")
@@ -51,9 +51,8 @@ def servers_for_tests() -> Iterator[Servers]:
 def _check_reachable(servers: Servers) -> None:
     """Raise SettingsError for a server that does not answer, before every test fails of it."""
     try:
-        with redis_py.Redis.from_url(servers.redis_url) as client:
-            client.ping()
-    except (RedisError, OSError, ValueError) as error:
+        outside_any_loop(ping(servers.redis_url))
+    except (RedisError, OSError, SettingsError) as error:
         raise _unreachable("TEST_REDIS_URL", error) from error
     try:
         outside_any_loop(fetch_value(servers.database_url, "SELECT 1"))

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,6 +23,7 @@ from worker.fault_points import Point
 from worker.keys import Keys
 from worker.letters import DeadLetter
 from worker.log_scan import LogScan
+from worker.log_servers import log_servers
 from worker.projected import wait_until_projected
 from worker.projection import Projection
 from worker.settings import Settings
@@ -30,6 +32,7 @@ from worker.store import Store
 from worker.testing.drafts import raw_payload
 from worker.testing.faults import HintFaults, Zombie
 from worker.testing.hints import undone, wake
+from worker.testing.keys_in_redis import delete_all
 from worker.testing.workers import RunningWorker, StepReplica
 from worker.waiting import heed_cancellation
 
@@ -77,8 +80,11 @@ class World:
 
     async def append(self, stream_id: str, event_type: str, payload: Mapping[str, Any] | bytes) -> str:
         """Append an entry whose data may be no JSON, with its hint, and return its id."""
-        fields: Any = {"op": "", "type": event_type, "data": raw_payload(event_type, payload)}
-        event_id = await self.redis.xadd(self.keys.log(stream_id), fields)
+        log, data = self.keys.log(stream_id), raw_payload(event_type, payload)
+        entry = ("XADD", log, "*", "op", "", "type", event_type, "data", data)
+        [event_id] = await log_servers(self.redis).ask([(log, entry)])
+        if isinstance(event_id, RedisError):
+            raise event_id
         assert isinstance(event_id, bytes)
         await self._hints.tell(stream_id, event_type)
         return event_id.decode()
@@ -125,7 +131,7 @@ class World:
 
     async def empty(self) -> None:
         """Delete all logs and rows; best while no worker runs."""
-        await self.redis.delete(*[key async for key in self.redis.scan_iter(f"{self.keys.prefix}*")], "none")
+        await delete_all(self.redis, self.keys.prefix)
         tables = [child.table for child in self.projection.children.values()]
         letters = delete(DeadLetter).where(DeadLetter.projection == self.projection.name)
         async with self.engine.begin() as connection:

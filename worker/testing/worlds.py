@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import redis as redis_py
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker import embedded
 from worker.app import connect
 from worker.projection import Projection
 from worker.settings import Settings
-from worker.testing.servers import Databases
+from worker.testing.keys_in_redis import delete_all_at
+from worker.testing.servers import Databases, outside_any_loop
 from worker.testing.world import World
 
 
@@ -62,9 +62,7 @@ class Worlds:
 
     def close(self) -> None:
         """Drop the database and all keys."""
-        with redis_py.Redis.from_url(self._servers.redis_url) as client:
-            for key in client.scan_iter(match=f"{self._prefix}*", count=1000):
-                client.unlink(key)
+        outside_any_loop(delete_all_at(self._servers.redis_url, self._prefix))
         if self._database_url:
             self._databases.drop(self._database_url)
 
