@@ -13,7 +13,8 @@ import redis as redis_py
 from redis.asyncio import Redis
 
 from tests.clusters import OwnCluster, own_cluster
-from tests.servers import NoServersError, RunningServers, running_servers
+from tests.rights import PRODUCER, as_user
+from tests.servers import NoServersError, RunningServers, guarded, running_servers
 from worker.errors import ProjectionWorkerError
 from worker.testing.servers import Databases
 
@@ -28,10 +29,13 @@ SERVERS_KEY = "servers"
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> Iterator[RunningServers]:
-    """A Redis and a PostgreSQL server; `tests.servers` says which. Without them the tests fail."""
+    """A Redis and a PostgreSQL server; `tests.servers` says which. Without them the tests fail.
+
+    `tests.rights` says who may do what there.
+    """
     with ExitStack() as stack:
         try:
-            servers = stack.enter_context(running_servers())
+            servers = stack.enter_context(guarded(stack.enter_context(running_servers())))
         except (NoServersError, ProjectionWorkerError) as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         pytestconfig.stash[SERVERS].append(str(servers))
@@ -62,24 +66,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def databases(servers: RunningServers) -> Iterator[Databases]:
     """Where tests get further databases from, if one is not enough."""
-    databases = Databases(servers.database_url)
+    roles = {"migrate": servers.roles.migrate} if servers.roles else {}
+    databases = Databases(servers.database_url, **roles)
     yield databases
     databases.close()
 
 
 @pytest.fixture
-def database_url(databases: Databases) -> Iterator[str]:
-    """A database with the current schema, for this test only."""
+def admin_database_url(databases: Databases) -> Iterator[str]:
+    """A database with the current schema, for this test only, as its administrator reaches it."""
     url = databases.create_migrated()
     yield url
     databases.drop(url)
 
 
 @pytest.fixture
-def empty_database_url(databases: Databases) -> Iterator[str]:
-    """A database without any table, for this test only."""
+def database_url(servers: RunningServers, admin_database_url: str) -> str:
+    """The same, as the worker reaches it."""
+    return servers.as_worker(admin_database_url)
+
+
+@pytest.fixture
+def empty_database_url(servers: RunningServers, databases: Databases) -> Iterator[str]:
+    """A database without any table, for this test only, as the worker reaches it."""
     url = databases.create()
-    yield url
+    servers.grant(url)
+    yield servers.as_worker(url)
     databases.drop(url)
 
 
@@ -87,8 +99,9 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 def keys_prefix(servers: RunningServers) -> Iterator[str]:
     """What the names of all keys of this test begin with; these keys are deleted after it."""
     prefix = f"t{secrets.token_hex(4)}:"
+    servers.guard(prefix)
     yield prefix
-    with redis_py.Redis.from_url(servers.redis_url) as client:
+    with redis_py.Redis.from_url(servers.admin_redis_url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.unlink(key)
 
@@ -109,7 +122,15 @@ def cluster(cluster_of_the_run: OwnCluster) -> OwnCluster:
 
 @pytest.fixture
 async def redis(servers: RunningServers) -> AsyncIterator[Redis]:
-    """A client of the Redis server that gives bytes."""
-    client = Redis.from_url(servers.redis_url)
+    """A client of the Redis server's administrator that gives bytes."""
+    client = Redis.from_url(servers.admin_redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def producer(servers: RunningServers) -> AsyncIterator[Redis]:
+    """A client of a producer."""
+    client = Redis.from_url(as_user(servers.redis_url, PRODUCER))
     yield client
     await client.aclose()

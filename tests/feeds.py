@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from tests.rights import ADMINISTRATOR, PRODUCER, client_as
 from worker import Keys
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
@@ -28,7 +29,7 @@ def upkeep_of(client: Redis, keys: Keys, feed: Feed) -> FeedUpkeep:
 
 async def add_hints(redis: Redis, keys: Keys, *streams: str) -> list[bytes]:
     """Add a hint for each stream to its partition, and return the hints' ids."""
-    pipeline = redis.pipeline(transaction=False)
+    pipeline = client_as(redis, PRODUCER).pipeline(transaction=False)
     for stream_id in streams:
         pipeline.xadd(keys.feed(keys.partition(stream_id)), {"stream": stream_id, "type": "user_message"})
     return list(await pipeline.execute())
@@ -39,13 +40,13 @@ async def read_all(client: Redis, keys: Keys, feed: Feed, count: int = 1000) -> 
 
     A last hint of our own tells when that is, since a server takes its time to say that there is nothing.
     """
-    end = await client.xadd(keys.feed(0), {"stream": END})
+    end = await client_as(client, PRODUCER).xadd(keys.feed(0), {"stream": END})
     hints: list[Hint] = []
     async with asyncio.timeout(5):
         while not (ends := [hint for hint in hints if hint.stream_id == END and hint.id == end]):
             hints += await feed.read(count)
     await feed.acknowledge(ends)
-    await client.xdel(keys.feed(0), end)
+    await client_as(client, ADMINISTRATOR).xdel(keys.feed(0), end)
     return [hint for hint in hints if hint.stream_id != END]
 
 

@@ -17,6 +17,7 @@ from tests.conflicts import Scenario
 from tests.conversations import Entry, Universe
 from tests.interleaving import HaltingReplica, Part, Standing, interleave
 from tests.reference.model import single_reader
+from tests.rights import ADMINISTRATOR, OWNER, PRODUCER, as_user, client_as
 from tests.tables import differences, empty_tables, read_table
 from worker import ClaimRaceError, EventId, Keys
 from worker.blocked import BlockedStreams
@@ -43,9 +44,11 @@ class Laboratory:
 
     def __init__(self, redis: Redis, database_url: str, prefix: str) -> None:
         url = parse_database_url(database_url)
+        owner = parse_database_url(as_user(database_url, OWNER))
         self._redis = redis
+        self._producer, self._admin = client_as(redis, PRODUCER), client_as(redis, ADMINISTRATOR)
         self._keys = Keys(prefix)
-        self.observer = make_engine(url, pool_size=1, application_name="observer")
+        self.observer = make_engine(owner, pool_size=1, application_name="observer")
         self.stranger = make_engine(url, pool_size=1, application_name="stranger")
         self.replicas = [HaltingReplica(f"replica-{number}", database_url) for number in range(3)]
         self.races = 0
@@ -65,7 +68,7 @@ class Laboratory:
     async def set_up(self, scenario: Scenario) -> None:
         """Make the scenario's past."""
         await empty_tables(self.observer)
-        await self._redis.delete(*(self._keys.log(s) for s in {*scenario.projected, *scenario.news}))
+        await self._admin.delete(*(self._keys.log(s) for s in {*scenario.projected, *scenario.news}))
         await self.append(scenario.projected)
         await self._catch_up(self._projector(self.stranger), list(scenario.projected))
         for stream_id, undone in scenario.undone.items():
@@ -75,12 +78,12 @@ class Laboratory:
         for stream_id, wdk_strategy_id in scenario.foreign.items():
             await insert_holder(self.observer, stream_id, wdk_strategy_id)
         for stream_id in scenario.deleted:
-            await self._redis.delete(self._keys.log(stream_id))
+            await self._admin.delete(self._keys.log(stream_id))
         await self.append(scenario.news)
         self._projectors = [self._projector(replica.engine) for replica in self.replicas]
 
     async def append(self, logs: Universe) -> None:
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        async with self._producer.pipeline(transaction=False) as pipeline:
             for stream_id, entries in logs.items():
                 for event_id, fields in entries:
                     pipeline.xadd(self._keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
@@ -88,7 +91,7 @@ class Laboratory:
 
     async def take_back(self, stream_id: str, entries: Sequence[Entry]) -> None:
         """Delete entries of a log, as an undo does."""
-        await self._redis.xdel(self._keys.log(stream_id), *(event_id for event_id, _ in entries))
+        await self._admin.xdel(self._keys.log(stream_id), *(event_id for event_id, _ in entries))
 
     async def delete_row(self, stream_id: str) -> None:
         async with self.observer.begin() as connection:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.rights import ROLE_READER, engine_as
 from worker import EventId, Projection
 from worker.dead_letters import StoredLetter, find_letters, skip_letter
 from worker.letters import Letter, Reason, record_open, record_passed
@@ -32,7 +33,7 @@ async def told(engine: AsyncEngine, *columns: str) -> list[tuple[Any, ...]]:
 
 async def stopped(engine: AsyncEngine) -> dict[str, str]:
     """What readers are told of blocked streams: before which event each has stopped."""
-    async with engine.connect() as connection:
+    async with engine_as(engine, ROLE_READER).connect() as connection:
         found = await connection.execute(text("SELECT stream_id, stopped_before FROM blocked_streams"))
         return {row[0]: row[1] for row in found}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from tests.rights import PRODUCER, client_as
 from worker import Keys
 from worker.log import Log
 
@@ -27,7 +28,7 @@ def logs_of(client: Redis, keys: Keys, *, page_bytes: int = 1_000_000) -> Log:
 
 async def append(client: Redis, keys: Keys, stream_id: str, *types: str, first: int = 1, **data: Any) -> None:
     """Append an entry of each type, with the ids first-0, (first + 1)-0 and so on."""
-    pipeline = client.pipeline(transaction=False)
+    pipeline = client_as(client, PRODUCER).pipeline(transaction=False)
     for number, event_type in enumerate(types, first):
         fields: Any = {"op": "", "type": event_type, "data": "{}", **data}
         pipeline.xadd(keys.log(stream_id), fields, id=f"{number}-0")

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests.projecting import Replica
+from tests.rights import OWNER, engine_as
 from worker import ChildRows, Event, ProjectedRow, Projection
 
 SKUS = st.sampled_from("xyz")
@@ -115,7 +116,7 @@ def orders(version: int = 1) -> Projection:
 
 async def create_tables(engine: AsyncEngine) -> None:
     """The tables, as a migration would make them."""
-    async with engine.begin() as connection:
+    async with engine_as(engine, OWNER).begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import strategies
+from tests.rights import ADMINISTRATOR, OWNER, PRODUCER, client_as, engine_as
 from worker import Keys, Projection
 from worker.blocked import BlockedStreams
 from worker.cache import RowCache
@@ -67,17 +68,25 @@ class Replica:
             self.projection, self.projector, self.suspects, self.store, self.blocked, self.logs
         )
 
+    @property
+    def producer(self) -> Redis:
+        return client_as(self.redis, PRODUCER)
+
+    @property
+    def admin(self) -> Redis:
+        return client_as(self.redis, ADMINISTRATOR)
+
     async def append(self, stream_id: str, event_type: str, data: Any = None, *, at: str = "*") -> str:
         """Append an entry, as a producer that writes no hints, and return its id."""
         raw = data if isinstance(data, bytes) else orjson.dumps({} if data is None else data)
         fields: Any = {"op": "", "type": event_type, "data": raw}
-        event_id = await self.redis.xadd(self.keys.log(stream_id), fields, id=at)
+        event_id = await self.producer.xadd(self.keys.log(stream_id), fields, id=at)
         assert isinstance(event_id, bytes)
         return event_id.decode()
 
     async def append_many(self, stream_id: str, *types: str, first: int = 1) -> None:
         """Append an entry of each type, with the ids first-0, (first + 1)-0 and so on."""
-        pipeline = self.redis.pipeline(transaction=False)
+        pipeline = self.producer.pipeline(transaction=False)
         for number, event_type in enumerate(types, first):
             fields: Any = {"op": "", "type": event_type, "data": "{}"}
             pipeline.xadd(self.keys.log(stream_id), fields, id=f"{number}-0")
@@ -103,9 +112,9 @@ class Replica:
         return [found.get(stream_id) for stream_id in stream_ids]
 
 
-async def run(engine: AsyncEngine, *statements: str) -> None:
-    """Do what another application might do."""
-    async with engine.begin() as connection:
+async def run(engine: AsyncEngine, *statements: str, role: str = OWNER) -> None:
+    """Do what another application might do that owns the tables."""
+    async with engine_as(engine, role).begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
 

@@ -20,6 +20,7 @@ from projections import strategies
 from tests.letters import make_due
 from tests.reference.model import single_reader
 from tests.replay_moves import NEW, OLD, STREAMS, Append, Begin, Delete, Due, Finish, Move, Skip, Trim, Undo
+from tests.rights import ADMINISTRATOR, OPERATOR, OWNER, PRODUCER, client_as, engine_as
 from tests.tables import differences, empty_tables, read_table
 from tests.versions import WEIGHT, of_version
 from worker import ClaimRaceError, Event, EventId, Keys, Projection, rebuild_streams
@@ -164,6 +165,7 @@ class World:
 
     def __init__(self, redis: Redis, engine: AsyncEngine, prefix: str, page_bytes: int) -> None:
         self.redis, self.engine, self.keys = redis, engine, Keys(prefix)
+        self.admin = client_as(redis, ADMINISTRATOR)
         self.page_bytes = page_bytes
         self.projections = {version: choosy(version) for version in (OLD, NEW)}
         self.logs: dict[str, list[tuple[str, dict[bytes, bytes]]]] = {s: [] for s in STREAMS}
@@ -211,7 +213,7 @@ class World:
         self.clock += 1
         fields = {b"op": b"", b"type": event_type.encode(), b"data": json.dumps(data).encode()}
         event_id = f"{self.clock}-0"
-        await self.redis.xadd(self.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
+        await client_as(self.redis, PRODUCER).xadd(self.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
         self.logs[stream_id].append((event_id, fields))
 
     async def undo(self, stream_id: str, entries: int) -> None:
@@ -223,10 +225,11 @@ class World:
         if stream_id in self.trimmed or not undone:
             return
         del self.logs[stream_id][-entries:]
-        await self.redis.xdel(self.keys.log(stream_id), *(event_id for event_id, _ in undone))
+        await self.admin.xdel(self.keys.log(stream_id), *(event_id for event_id, _ in undone))
         while True:
             of = self.projections[NEW]
-            [rebuilt] = await rebuild_streams(self.redis, self.engine, of, [stream_id], keys=self.keys)
+            operator = client_as(self.redis, OPERATOR)
+            [rebuilt] = await rebuild_streams(operator, self.engine, of, [stream_id], keys=self.keys)
             if rebuilt.refusal is None:
                 return
             assert rebuilt.refusal is Refusal.HANDLER_FAILED, rebuilt
@@ -237,7 +240,7 @@ class World:
         for actor in self.actors:
             if actor.begins_a_row(stream_id):
                 await actor.finish()
-        await self.redis.delete(self.keys.log(stream_id))
+        await self.admin.delete(self.keys.log(stream_id))
         async with self.engine.begin() as connection:
             await connection.execute(
                 text("DELETE FROM stream_projections WHERE stream_id = :stream"), {"stream": stream_id}
@@ -261,7 +264,7 @@ class World:
         if going:
             after = EventId.parse(going[-1])
             left = EventId(after.ms, after.seq + 1)
-            await self.redis.xtrim(self.keys.log(stream_id), minid=str(left), approximate=False)
+            await self.admin.xtrim(self.keys.log(stream_id), minid=str(left), approximate=False)
             self.trimmed.add(stream_id)
 
     async def skip(self, version: int) -> None:
@@ -330,9 +333,10 @@ class Lab:
         self._runner.run(self._check(moves, page_bytes))
 
     async def _check(self, moves: list[Move], page_bytes: int) -> None:
-        await empty_tables(self._engine)
-        if keys := await self._redis.keys(f"{self._prefix}*"):
-            await self._redis.delete(*keys)
+        await empty_tables(engine_as(self._engine, OWNER))
+        admin = client_as(self._redis, ADMINISTRATOR)
+        if keys := await admin.keys(f"{self._prefix}*"):
+            await admin.delete(*keys)
         world = World(self._redis, self._engine, self._prefix, page_bytes)
         try:
             for move in moves:

@@ -3,7 +3,7 @@
 The first of these that there is:
 
 1. servers of your own, given as TEST_REDIS_URL and TEST_DATABASE_URL (the user needs the right to make
-   databases; the tests leave behind neither databases nor keys);
+   databases; the tests leave behind neither databases nor keys, roles nor users);
 2. containers, where a Docker engine answers;
 3. the servers in the PyPI wheels.
 
@@ -17,18 +17,19 @@ import gc
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 import redis
 
+from tests.rights import WORKER, Rights, RightsRefusedError, know
 from tests.waiting import block_until
 from worker.embedded import embedded_servers
-from worker.testing.servers import fetch_value, outside_any_loop, servers_of_environment
+from worker.testing.servers import Databases, fetch_value, outside_any_loop, servers_of_environment
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -51,20 +52,43 @@ class NoServersError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunningServers:
-    """Two servers that have answered, where they come from and how long they took to start."""
+    """Two servers that have answered, where they come from and how long they took to start.
+
+    ``redis_url`` is the worker's, ``admin_redis_url`` and ``database_url`` are an administrator's. Where the
+    tests may make no users or roles, everybody is the administrator; ``unguarded`` says why.
+    """
 
     redis_url: str
+    admin_redis_url: str
     database_url: str
     source: str
     redis_version: str
     postgresql_version: str
     start_seconds: float
+    users: Rights | None = None
+    roles: Rights | None = None
+    unguarded: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
             f"Redis {self.redis_version} and PostgreSQL {self.postgresql_version} from {self.source}, "
             f"ready after {self.start_seconds:.1f} s"
+            + "".join(f"; everybody has the rights of the user in the URL: {why}" for why in self.unguarded)
         )
+
+    def guard(self, prefix: str, *, logs: Sequence[str] = ()) -> None:
+        """Let all users of Redis see the keys under this prefix, and no others."""
+        if self.users:
+            self.users.make_users(self.admin_redis_url, prefix, logs=logs)
+
+    def grant(self, database_url: str) -> None:
+        """Give the roles their rights in a database."""
+        if self.roles:
+            self.roles.grant(database_url)
+
+    def as_worker(self, database_url: str) -> str:
+        """An administrator's URL of a database, for the worker."""
+        return self.roles.named(database_url, WORKER) if self.roles else database_url
 
 
 @contextmanager
@@ -80,12 +104,50 @@ def running_servers(environment: Mapping[str, str] = os.environ) -> Iterator[Run
             ) from error
         yield RunningServers(
             redis_url=redis_url,
+            admin_redis_url=redis_url,
             database_url=database_url,
             source=source,
             redis_version=redis_version,
             postgresql_version=postgresql_version,
             start_seconds=time.monotonic() - started,
         )
+
+
+@contextmanager
+def guarded(servers: RunningServers) -> Iterator[RunningServers]:
+    """The same servers, with users and roles that have the rights of `deploy`, and are gone at the end."""
+    rights, refused = Rights.of_own(), []
+    with ExitStack() as ending:
+        try:
+            rights.make_users(servers.admin_redis_url)
+        except RightsRefusedError as error:
+            refused.append(str(error))
+        else:
+            ending.callback(rights.drop_users, servers.admin_redis_url)
+            url = rights.named(servers.admin_redis_url, WORKER)
+            servers = replace(servers, redis_url=url, users=rights)
+        try:
+            _make_roles(rights, servers.database_url)
+        except RightsRefusedError as error:
+            refused.append(str(error))
+        else:
+            ending.callback(rights.drop_roles, servers.database_url)
+            servers = replace(servers, roles=rights)
+        know(
+            rights,
+            redis_url=servers.admin_redis_url if servers.users else "",
+            database_url=servers.database_url if servers.roles else "",
+        )
+        yield replace(servers, unguarded=tuple(refused))
+
+
+def _make_roles(rights: Rights, server_url: str) -> None:
+    """Roles belong to the whole server, but the file is run in a database: one that is dropped again."""
+    databases = Databases(server_url)
+    try:
+        rights.make_roles(databases.create())
+    finally:
+        databases.close()
 
 
 @contextmanager

@@ -38,6 +38,10 @@ class Serving:
         return self.world.redis
 
     @property
+    def admin(self) -> Redis:
+        return self.world.admin
+
+    @property
     def keys(self) -> Keys:
         return self.world.keys
 
@@ -48,7 +52,7 @@ class Serving:
 
     async def emit(self, stream_id: str, event_type: str, data: Any = None) -> str:
         """Append an event with its hint, and return its id."""
-        return await emit(self.redis, stream_id, "", event_type, data or {}, keys=self.keys)
+        return await emit(self.world.producer, stream_id, "", event_type, data or {}, keys=self.keys)
 
     async def at(self, stream_id: str, event_id: str) -> bool:
         return await self.world.positions(stream_id) == [event_id]
@@ -81,7 +85,7 @@ class Serving:
     async def stop(self) -> None:
         """Ask it to stop, wake its reader so that it notices at once, and wait until it has ended."""
         self.stopping.set()
-        await self.redis.xadd(self.keys.feed(0), {"stream": "nobody", "type": "no such type"})
+        await self.world.producer.xadd(self.keys.feed(0), {"stream": "nobody", "type": "no such type"})
         async with asyncio.timeout(STOP_SECONDS):
             await self.running
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
-
+from tests.projecting import run
 from tests.rebuilding import RebuildingReplica
 from worker.finding import Finding
 from worker.outcome import Outcome
@@ -44,7 +43,7 @@ class VerifyingReplica(RebuildingReplica):
         The events of each have the ids 1000-0, 2000-0 and so on, a second apart, 2 milliseconds later in the
         second and 4 in the third; between them lie token deltas.
         """
-        pipeline = self.redis.pipeline(transaction=False)
+        pipeline = self.producer.pipeline(transaction=False)
         for late, stream_id in zip((0, 2, 4), STREAMS, strict=True):
             for number, (event_type, data) in enumerate(_events(), 1):
                 for seq, fields in enumerate(((event_type, json.dumps(data)), ("assistant_delta", "{}"))):
@@ -62,9 +61,7 @@ class VerifyingReplica(RebuildingReplica):
 
     async def damage(self, *statements: str) -> None:
         """Change tables by hand."""
-        async with self.engine.begin() as connection:
-            for statement in statements:
-                await connection.execute(text(statement))
+        await run(self.engine, *statements)
 
     async def verify(self, *stream_ids: str) -> list[Finding]:
         """What is found of these streams."""

@@ -12,6 +12,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from projections import strategies
+from tests.rights import OWNER, PRODUCER, as_user, client_as
 from tests.waiting import wait_until
 from worker import Keys, Projection, emit
 from worker.health import Health
@@ -26,13 +27,14 @@ class Working:
     """A worker under way, and how a test looks at what it does, over connections of its own."""
 
     redis: Redis
+    producer: Redis
     database_url: str
     keys: Keys
     health: Health
 
     async def emit(self, stream_id: str) -> str:
         """Say something in a conversation."""
-        return await emit(self.redis, stream_id, "", "user_message", {}, keys=self.keys)
+        return await emit(self.producer, stream_id, "", "user_message", {}, keys=self.keys)
 
     async def reached(self, stream_id: str, event_id: str) -> None:
         """Wait until the stream's row stands at an event."""
@@ -51,9 +53,9 @@ class Working:
     async def dead_letters(self) -> Any:
         return await self.fetch("SELECT count(*) FROM dead_letters")
 
-    async def fetch(self, sql: str, *parameters: Any) -> Any:
+    async def fetch(self, sql: str, *parameters: Any, role: str = OWNER) -> Any:
         """One value out of the database, over a connection that stands in nobody's way afterwards."""
-        connection = await asyncpg.connect(self.database_url)
+        connection = await asyncpg.connect(as_user(self.database_url, role))
         try:
             return await connection.fetchval(sql, *parameters)
         finally:
@@ -95,7 +97,8 @@ async def working(
     read = Settings(redis_url=redis_url, database_url=worker_database_url, **chosen)
     stop, health = asyncio.Event(), Health()
     running = asyncio.create_task(work(read, list(projections), health, stop))
-    under_way = Working(redis, database_url, keys, health)
+    producer = client_as(redis, PRODUCER, kept=True)
+    under_way = Working(redis, producer, database_url, keys, health)
     try:
         await wait_until(lambda: not health.ready or running.done(), "the worker to start")
         yield under_way
@@ -105,3 +108,4 @@ async def working(
     finally:
         running.cancel()
         await asyncio.wait([running])
+        await producer.connection_pool.disconnect()

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.rights import OWNER, engine_as
 from tests.tallies import Base
 from worker.letters import WorkerTables
 from worker.row import RawJson
@@ -20,7 +21,7 @@ ALL = ("total", "note", "numbers")
 
 async def create_tallies(engine: AsyncEngine) -> None:
     """Make the table, and the worker's own where there are none."""
-    async with engine.begin() as connection:
+    async with engine_as(engine, OWNER).begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.run_sync(WorkerTables.metadata.create_all)
 
@@ -59,10 +60,3 @@ async def rows(engine: AsyncEngine) -> dict[str, dict[str, Any]]:
     async with engine.connect() as connection:
         found = await connection.execute(text("SELECT * FROM tallies"))
         return {row["stream_id"]: dict(row) for row in found.mappings()}
-
-
-async def run(engine: AsyncEngine, *statements: str) -> None:
-    """Do what another application might do."""
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.execute(text(statement))

@@ -50,6 +50,9 @@ $$;
 -- Tables that are migrated later: the worker goes on at once.
 ALTER DEFAULT PRIVILEGES FOR ROLE projection_worker_owner IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO projection_worker;
+-- Numbers that columns of your own tables take (serial).
+ALTER DEFAULT PRIVILEGES FOR ROLE projection_worker_owner IN SCHEMA public
+    GRANT USAGE ON SEQUENCES TO projection_worker;
 
 -- Tables and views that are there.
 DO $$
@@ -88,6 +91,15 @@ BEGIN
         IF reader IS NOT NULL THEN
             EXECUTE format('GRANT %s ON public.%I TO projection_worker_reader', reader, found.name);
         END IF;
+    END LOOP;
+    FOR found IN
+        SELECT relname AS name
+        FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'
+            AND relowner = 'projection_worker_owner'::regrole
+    LOOP
+        EXECUTE format('REVOKE ALL ON SEQUENCE public.%I FROM PUBLIC, projection_worker, projection_worker_reader', found.name);
+        EXECUTE format('GRANT USAGE ON SEQUENCE public.%I TO projection_worker', found.name);
     END LOOP;
 END
 $$;

@@ -1,4 +1,4 @@
-"""The real command line in processes of its own."""
+"""The real command line in processes of its own, each run by whoever is to run that command."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
+from tests.rights import environment_for
 from worker.cli import main
 
 DEADLINE_SECONDS = 30
@@ -46,7 +47,7 @@ def call(*arguments: str, env: Mapping[str, str], stdin: str | int = "") -> subp
     source: dict[str, Any] = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
     return subprocess.run(
         [sys.executable, "-m", "worker", *arguments],
-        env=env,
+        env=environment_for(arguments[0], env),
         **source,
         capture_output=True,
         text=True,
@@ -61,7 +62,7 @@ def call_here(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedPr
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     command = ["worker", *arguments]
     with (
-        patch.dict(os.environ, env, clear=True),
+        patch.dict(os.environ, environment_for(arguments[0], env), clear=True),
         patch.object(sys, "argv", command),
         redirect_stdout(out),
         redirect_stderr(err),
@@ -109,7 +110,8 @@ def running(*arguments: str, env: Mapping[str, str], module: str = "worker") -> 
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            env=env,
+            # What stands in for a worker does what `run` does, whatever its arguments are.
+            env=environment_for(arguments[0] if module == "worker" else "run", env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -31,14 +31,14 @@ async def test_what_a_frozen_worker_held_is_taken_over_and_it_does_no_harm_when_
     database_url: str,
     database: asyncpg.Connection,
     keys_prefix: str,
-    redis: Redis,
+    producer: Redis,
     point: Point,
 ) -> None:
     keys = Keys(keys_prefix)
     env = worker_environment(servers.redis_url, database_url, keys_prefix)
 
     async def message() -> str:
-        return await emit(redis, "a", "", "user_message", {}, keys=keys)
+        return await emit(producer, "a", "", "user_message", {}, keys=keys)
 
     async def stands_at(event_id: str) -> bool:
         sql = "SELECT last_event_id FROM stream_projections WHERE stream_id = 'a'"

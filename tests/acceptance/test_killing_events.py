@@ -19,7 +19,7 @@ DEATHS = 6
 
 @pytest.mark.parametrize("hinted", [True, False], ids=["hinted", "found by the sweep"])
 async def test_an_event_that_kills_every_worker_is_given_up_and_everything_else_goes_on(
-    servers: RunningServers, database_url: str, keys_prefix: str, redis: Redis, hinted: bool
+    servers: RunningServers, database_url: str, keys_prefix: str, producer: Redis, hinted: bool
 ) -> None:
     keys = Keys(keys_prefix)
     # With the same name after every start, as in a StatefulSet, a death is known at once.
@@ -28,10 +28,12 @@ async def test_an_event_that_kills_every_worker_is_given_up_and_everything_else_
         "WORKER_CONSUMER_NAME": "only",
     }
     types = None if hinted else ()
-    ends = {stream_id: await emit(redis, stream_id, "", "user_message", {}, keys=keys) for stream_id in "ac"}
-    await emit(redis, "b", "", "user_message", {}, keys=keys)
-    bomb = await emit(redis, "b", "", "bomb", {}, keys=keys, projected_types=types)
-    after = await emit(redis, "b", "", "user_message", {}, keys=keys, projected_types=types)
+    ends = {
+        stream_id: await emit(producer, stream_id, "", "user_message", {}, keys=keys) for stream_id in "ac"
+    }
+    await emit(producer, "b", "", "user_message", {}, keys=keys)
+    bomb = await emit(producer, "b", "", "bomb", {}, keys=keys, projected_types=types)
+    after = await emit(producer, "b", "", "user_message", {}, keys=keys, projected_types=types)
     for _ in range(DEATHS):
         with running("run", env=env) as victim:
             code = await asyncio.to_thread(victim.process.wait, DEADLINE_SECONDS)
@@ -51,7 +53,7 @@ async def test_an_event_that_kills_every_worker_is_given_up_and_everything_else_
         with running("run", env=env) as worker:
             assert await wait_until(letter, "the dead letter", 30) == ("b", bomb, "kills_the_worker")
             assert [await position(stream_id) for stream_id in "ac"] == list(ends.values())
-            ends["a"] = await emit(redis, "a", "", "user_message", {}, keys=keys)
+            ends["a"] = await emit(producer, "a", "", "user_message", {}, keys=keys)
 
             async def goes_on() -> bool:
                 return await position("a") == ends["a"]

@@ -19,20 +19,19 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from projections import read_stream_messages, read_stream_thinking
 from tests.acceptance.commands import call_here, running
+from tests.acceptance.guarded import Guarded, guarded_servers
 from tests.rights import (
     OPERATOR,
     OWNER,
-    PASSWORD,
+    PLAIN,
     PRODUCER,
     REDIS_READER,
     ROLE_READER,
     ROLES,
     USERS_FILE,
     WORKER,
-    Guarded,
     execute,
     fetch,
-    guarded_servers,
     rights_of,
 )
 from tests.tallies import MAKE_TABLE
@@ -124,6 +123,7 @@ def letters(guarded: Guarded, stream_id: str) -> bool:
 
 USERS = (PRODUCER, WORKER, OPERATOR, REDIS_READER)
 SELDOM = {
+    "client": "REDIS_URL gives a client_name",
     "hincrby": "a replica has died with streams in hand",
     "sadd": "a replica's hints are given to another",
     "xclaim": "a replica's hints are given to another",
@@ -208,7 +208,7 @@ def test_redis_refuses_everything_else(guarded: Guarded, user: str, command: str
 def test_a_server_starts_with_the_file_of_users(tmp_path: Path) -> None:
     """As README says: with a password behind each `on`, and a key prefix before each pattern."""
     users = tmp_path / "users.acl"
-    prefixed = re.sub(r"(?<= )[~&]", r"\g<0>app:", USERS_FILE.replace(" on ", f" on >{PASSWORD} "))
+    prefixed = re.sub(r"(?<= )[~&]", r"\g<0>app:", USERS_FILE.replace(" on ", f" on >{PLAIN.password} "))
     users.write_text(prefixed)
     socket = tmp_path / "socket"
     settings = {"port": "0", "unixsocket": str(socket), "aclfile": str(users), "save": ""}
@@ -216,7 +216,7 @@ def test_a_server_starts_with_the_file_of_users(tmp_path: Path) -> None:
     server = subprocess.Popen([find_redis_server(), *options], cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         block_until(socket.exists, "Redis to start")
-        with redis_py.Redis.from_url(f"unix://{PRODUCER}:{PASSWORD}@{socket}") as redis:
+        with redis_py.Redis.from_url(f"unix://{PRODUCER}:{PLAIN.password}@{socket}") as redis:
             assert redis.xadd("app:stream:a", {"a": "b"})
             with pytest.raises(redis_py.ResponseError):
                 redis.xadd("stream:a", {"a": "b"})

@@ -29,7 +29,7 @@ def cpu_seconds(worker: RunningCommand) -> float:
     return float(times.user + times.system)
 
 
-async def emit_for(seconds: float, redis: Redis, keys: Keys) -> dict[str, str]:
+async def emit_for(seconds: float, producer: Redis, keys: Keys) -> dict[str, str]:
     """Emit all the time; the last event of each stream."""
     last: dict[str, str] = {}
     until = time.monotonic() + seconds
@@ -37,7 +37,7 @@ async def emit_for(seconds: float, redis: Redis, keys: Keys) -> dict[str, str]:
     while time.monotonic() < until:
         number += 1
         stream_id = f"s{number % 20}"
-        last[stream_id] = await emit(redis, stream_id, "", "user_message", {}, keys=keys)
+        last[stream_id] = await emit(producer, stream_id, "", "user_message", {}, keys=keys)
         await asyncio.sleep(0.05)
     return last
 

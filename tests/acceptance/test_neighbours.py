@@ -81,14 +81,15 @@ def done(*arguments: str, env: dict[str, str]) -> str:
 def env(servers: RunningServers, database_url: str, keys_prefix: str) -> dict[str, str]:
     env = worker_environment(servers.redis_url, database_url, keys_prefix)
     env |= {"WORKER_PROJECTIONS": MODULES}
+    servers.guard(keys_prefix, logs=[orders.logs])
     done("migrate", env=env)
     return env
 
 
 @pytest.fixture
-def shop(redis: Redis, servers: RunningServers, database_url: str, keys_prefix: str) -> Shop:
+def shop(producer: Redis, servers: RunningServers, database_url: str, keys_prefix: str) -> Shop:
     settings = Settings(redis_url=servers.redis_url, database_url=database_url, key_prefix=keys_prefix)
-    return Shop(redis, settings)
+    return Shop(producer, settings)
 
 
 async def test_all_three_tables_are_right_after_poison_a_kill_and_a_rebuild_of_one(

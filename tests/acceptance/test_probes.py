@@ -120,14 +120,14 @@ async def test_no_probe_is_answered_while_the_worker_is_frozen(env: dict[str, st
 
 
 async def test_no_probe_is_answered_while_a_handler_does_not_return(
-    env: dict[str, str], redis: Redis, keys_prefix: str
+    env: dict[str, str], producer: Redis, keys_prefix: str
 ) -> None:
     stuck = {**env, "WORKER_PROJECTIONS": "tests.stuck_strategies", "WORKER_STUCK_SECONDS": "3600"}
     with running("run", env=stuck) as worker:
         address = await address_of(worker)
         await wait_until(lambda: worker.says("started"), "the worker to start", START_SECONDS)
         assert await status(address, "/livez") == 200
-        await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix))
+        await emit(producer, "a", "", "user_message", {}, keys=Keys(keys_prefix))
 
         async def silent() -> bool:
             try:

@@ -53,7 +53,7 @@ class World:
         self.do(lambda replica: run(replica.engine, *statements))
 
     def delete_log(self, stream_id: str) -> None:
-        self.do(lambda replica: replica.redis.delete(self.keys.log(stream_id)))
+        self.do(lambda replica: replica.admin.delete(self.keys.log(stream_id)))
 
     def row(self, stream_id: str) -> dict[str, Any] | None:
         return self.do(lambda replica: replica.row(stream_id))
@@ -116,7 +116,7 @@ def test_streams_that_are_named_are_rebuilt_and_no_others(world: World) -> None:
 
 
 def test_an_undo_of_the_last_events_takes_the_row_back(world: World) -> None:
-    world.do(lambda replica: replica.redis.xdel(world.keys.log("c"), "2-0", "3-0"))
+    world.do(lambda replica: replica.admin.xdel(world.keys.log("c"), "2-0", "3-0"))
     everything = world.rebuild()
     assert (everything.returncode, world.counts()) == (1, [1, 2, 3])
     assert "c: diverged. " in everything.stdout
@@ -181,7 +181,7 @@ def test_stale_rows_are_brought_up_and_status_counts_versions(world: World) -> N
 
 def test_what_is_refused_is_listed_and_the_flag_forces_it(world: World) -> None:
     world.delete_log("b")
-    world.do(lambda replica: replica.redis.xtrim(world.keys.log("c"), maxlen=1, approximate=False))
+    world.do(lambda replica: replica.admin.xtrim(world.keys.log("c"), maxlen=1, approximate=False))
     told = world.told(code=1)
     assert (told["rebuilt"], told["refused"]) == (1, 2)
     assert told["refusals"] == {"gone": 1, "trimmed": 1}

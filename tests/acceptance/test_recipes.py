@@ -14,6 +14,7 @@ import pytest
 
 from tests.acceptance.commands import call, worker_environment
 from tests.projecting import Replica
+from tests.rights import OPERATOR, client_as
 from tests.servers import RunningServers
 from tests.versions import WEIGHT
 from worker import Keys
@@ -88,7 +89,7 @@ def run_line(line: str, env: Mapping[str, str]) -> CompletedProcess[str]:
     command, key, *rest = arguments
 
     async def send(replica: Replica) -> Any:
-        return await replica.redis.execute_command(command, f"{replica.keys.prefix}{key}", *rest)
+        return await replica.admin.execute_command(command, f"{replica.keys.prefix}{key}", *rest)
 
     return CompletedProcess(line, 0, str(do(env, send)))
 
@@ -108,6 +109,7 @@ def test_an_undo_on_the_command_line(env: dict[str, str]) -> None:
 
 def test_an_undo_in_an_application(servers: RunningServers, database_url: str) -> None:
     """README's function knows of no key prefix; the conversation has a name of its own instead."""
+    servers.guard("")
     env = worker_environment(servers.redis_url, database_url, "")
     code: dict[str, Any] = {}
     exec(compile(block("Undo", "python"), "README.md", "exec"), code)
@@ -117,9 +119,11 @@ def test_an_undo_in_an_application(servers: RunningServers, database_url: str) -
             await replica.append("undone-by-readme", "user_message", at="1-0")
             await replica.append("undone-by-readme", "user_message", at="2-0")
             await replica.project("undone-by-readme")
-            await code["undo"](replica.redis, replica.engine, "undone-by-readme", ["2-0"])
+            await code["undo"](
+                client_as(replica.redis, OPERATOR), replica.engine, "undone-by-readme", ["2-0"]
+            )
         finally:
-            await replica.redis.delete(
+            await replica.admin.delete(
                 replica.keys.log("undone-by-readme"),
                 replica.keys.feed(replica.keys.partition("undone-by-readme")),
             )

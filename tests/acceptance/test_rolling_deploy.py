@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.acceptance.commands import RunningCommand, call, running, worker_environment
 from tests.later_strategies import strategies as second
+from tests.projecting import run
+from tests.rights import PRODUCER, client_as
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys, emit
@@ -76,7 +78,7 @@ class Deployment:
     async def emit(self, stream_id: str, number: int) -> str:
         event_type = ("user_message", "assistant_message", "strategy_link")[number % 3]
         data = {"wdkStrategyId": number % 7} if event_type == "strategy_link" else {}
-        return await emit(self.redis, stream_id, "", event_type, data, keys=self.keys)
+        return await emit(client_as(self.redis, PRODUCER), stream_id, "", event_type, data, keys=self.keys)
 
     @asynccontextmanager
     async def producing(self) -> AsyncIterator[None]:
@@ -116,9 +118,7 @@ class Deployment:
 async def deployment(
     servers: RunningServers, database_url: str, engine: AsyncEngine, keys_prefix: str, redis: Redis
 ) -> AsyncIterator[Deployment]:
-    async with engine.begin() as connection:
-        for statement in AUDIT:
-            await connection.execute(text(statement))
+    await run(engine, *AUDIT)
     env = worker_environment(servers.redis_url, database_url, keys_prefix)
     with ExitStack() as stack:
         yield Deployment(stack, env, redis, engine)
@@ -181,7 +181,7 @@ async def test_when_the_new_version_is_taken_back_the_old_one_works_again(deploy
     assert await deployment.count(of_the_new) > 0
     assert await asyncio.to_thread(new.stop) == 0
     await wait_until(partial(deployment.held_by, "old"), "the old one to work again", START_SECONDS)
-    await emit(deployment.redis, "fresh", "", "user_message", {}, keys=deployment.keys)
+    await emit(client_as(deployment.redis, PRODUCER), "fresh", "", "user_message", {}, keys=deployment.keys)
     fresh = "SELECT count(*) FROM stream_projections WHERE stream_id = 'fresh' AND version = 1"
     await wait_until(partial(_is, deployment, fresh, 1), "the old version to project")
 

@@ -55,13 +55,13 @@ async def test_an_entry_without_a_hint_is_projected_within_a_sweep(
 
 
 async def test_an_emitted_checkpoint_does_not_wait_for_a_sweep(
-    env: dict[str, str], redis: Redis, database_url: str, keys_prefix: str
+    env: dict[str, str], producer: Redis, database_url: str, keys_prefix: str
 ) -> None:
     with running("run", env={**env, "WORKER_SWEEP_SECONDS": "3600"}) as worker:
         await wait_until(lambda: "started" in worker.log, "the worker to start")
         for number in range(3):
             event_id = await emit(
-                redis,
+                producer,
                 "x",
                 "",
                 "strategy_link",
@@ -76,13 +76,13 @@ async def test_an_emitted_checkpoint_does_not_wait_for_a_sweep(
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_with_nothing_pending(
-    env: dict[str, str], redis: Redis, keys_prefix: str, signum: signal.Signals
+    env: dict[str, str], redis: Redis, producer: Redis, keys_prefix: str, signum: signal.Signals
 ) -> None:
     keys = Keys(keys_prefix)
     with running("run", env=env) as worker:
         await wait_until(lambda: "started" in worker.log, "the worker to start")
         for number in range(500):
-            await emit(redis, f"s{number % 50}", "", "user_message", {}, keys=keys)
+            await emit(producer, f"s{number % 50}", "", "user_message", {}, keys=keys)
         assert worker.stop(signum) == 0
     for partition in range(keys.partitions):
         assert (await redis.xpending(keys.feed(partition), "strategies"))["pending"] == 0

@@ -11,6 +11,7 @@ import pytest
 import redis as redis_py
 
 from tests.acceptance.commands import call, running, worker_environment
+from tests.rights import OWNER, as_user
 from tests.servers import RunningServers
 from tests.waiting import block_until, wait_until
 
@@ -40,6 +41,7 @@ def line_added(row: Order, event: Event) -> None:
 @pytest.fixture
 def env(servers: RunningServers, empty_database_url: str, keys_prefix: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "shop.py").write_text(SHOP)
+    servers.guard(keys_prefix, logs=["orders:"])
     env = worker_environment(servers.redis_url, empty_database_url, keys_prefix)
     path = f"{tmp_path}:{Path(__file__).parents[2]}"
     return env | {"WORKER_PROJECTIONS": "projections,shop", "PYTHONPATH": path}
@@ -79,10 +81,10 @@ async def test_from_an_empty_database_to_rows_of_both(
     done("emit", "o-1", "user_message", "--projection", "orders", env=env)
     done("emit", "chat", "user_message", "--projection", "strategies", env=env)
     assert [message["role"] for message in json.loads(done("messages", "chat", env=env))] == ["user"]
-    with redis_py.Redis.from_url(servers.redis_url) as client:
+    with redis_py.Redis.from_url(servers.admin_redis_url) as client:
         assert client.xlen(f"{keys_prefix}orders:o-1") == client.xlen(f"{keys_prefix}stream:chat") == 2
 
-    connection = await asyncpg.connect(empty_database_url)
+    connection = await asyncpg.connect(as_user(empty_database_url, OWNER))
 
     async def lines() -> bool:
         return bool(await connection.fetchval("SELECT lines FROM orders WHERE stream_id = 'o-1'") == 2)

@@ -159,13 +159,13 @@ def test_a_diverged_stream_and_rows_of_other_versions_say_what_to_do(env: dict[s
     do(env, lambda replica: run(replica.engine, set_version.format(2)))
     assert "version     2, newer than 1" in shown(env, "chat-1")
     do(env, lambda replica: run(replica.engine, set_version.format(1)))
-    do(env, lambda replica: replica.redis.xdel(replica.keys.log("chat-1"), "1767351600000-0"))
+    do(env, lambda replica: replica.admin.xdel(replica.keys.log("chat-1"), "1767351600000-0"))
     text = shown(env, "chat-1")
     assert "standing    diverged: the log no longer holds the row's position" in text
     assert "if events were taken back on purpose, projection-worker rebuild --stream chat-1;" in text
-    do(env, lambda replica: replica.redis.delete(replica.keys.log("chat-1")))
+    do(env, lambda replica: replica.admin.delete(replica.keys.log("chat-1")))
     assert "standing    log gone: there is a row, but no log" in shown(env, "chat-1")
-    do(env, lambda replica: replica.redis.set(replica.keys.log("chat-1"), "text"))
+    do(env, lambda replica: replica.admin.set(replica.keys.log("chat-1"), "text"))
     assert "standing    unreadable: the key of its log holds something else" in shown(env, "chat-1")
 
 
@@ -289,7 +289,7 @@ def test_a_reader_of_the_pipe_may_go_away(env: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("conversation")
 def test_a_past_that_is_gone_is_refused_unless_the_loss_is_accepted(env: dict[str, str]) -> None:
-    do(env, lambda r: r.redis.xtrim(r.keys.log("chat-1"), minid="1767348003000-0", approximate=False))
+    do(env, lambda r: r.admin.xtrim(r.keys.log("chat-1"), minid="1767348003000-0", approximate=False))
     for options in (("--at", "now"), ("--diff", "start", "now")):
         refused = call_here("show", "chat-1", *options, env=env)
         assert (refused.returncode, refused.stdout) == (1, "")

@@ -164,7 +164,7 @@ def test_what_cannot_be_fixed_is_told_with_the_reason(world: World) -> None:
 
 def test_what_cannot_be_compared_is_told_and_is_nothing_wrong(world: World) -> None:
     async def trim_and_stop(replica: VerifyingReplica) -> None:
-        await replica.redis.xtrim(replica.keys.log("a"), maxlen=2, approximate=False)
+        await replica.admin.xtrim(replica.keys.log("a"), maxlen=2, approximate=False)
         await replica.append("b", "user_message", at="10000-0")
         await stop(replica.engine, "b", "10000-0")
         await replica.damage("UPDATE stream_projections SET version = 2 WHERE stream_id = 'c'")

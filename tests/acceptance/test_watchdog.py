@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.commands import call, running, worker_environment
+from tests.rights import OWNER, as_user
 from tests.servers import RunningServers
 from tests.stuck import WORK_SECONDS, Base
 from tests.waiting import block_until
@@ -20,7 +21,9 @@ STUCK_SECONDS = 2
 
 
 async def create_table(database_url: str) -> None:
-    engine = make_engine(parse_database_url(database_url), pool_size=1, application_name="test")
+    engine = make_engine(
+        parse_database_url(as_user(database_url, OWNER)), pool_size=1, application_name="test"
+    )
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()

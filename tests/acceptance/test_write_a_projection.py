@@ -86,7 +86,7 @@ def test_from_an_empty_folder_to_rows(
     found = in_folder(
         folder,
         "\n".join([*before, wait, f"{show} --json", "projection-worker verify --projection orders --json"]),
-        REDIS_URL=servers.redis_url,
+        REDIS_URL=servers.admin_redis_url,
         DATABASE_URL=empty_database,
         WORKER_KEY_PREFIX=keys_prefix,
         WORKER_LOG_LEVEL="warning",
@@ -106,7 +106,7 @@ def test_the_tests_of_the_chapter_pass(folder: Path, servers: RunningServers) ->
         folder,
         f"{test} -p no:cacheprovider",
         PYTHONWARNINGS="",  # whatever other plugins are installed here
-        TEST_REDIS_URL=servers.redis_url,
+        TEST_REDIS_URL=servers.admin_redis_url,
         TEST_DATABASE_URL=servers.database_url,
     )
     assert found.returncode == 0, found.stdout + found.stderr

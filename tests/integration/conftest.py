@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.rights import OPERATOR, PRODUCER, REDIS_READER, ROLE_READER, as_user
 from tests.servers import RunningServers
 from worker import Keys
 from worker.database import make_engine, parse_database_url
@@ -30,7 +31,7 @@ def keys(keys_prefix: str) -> Keys:
 
 @pytest.fixture
 async def client(servers: RunningServers) -> AsyncIterator[Redis]:
-    """A Redis client of the worker's own kind."""
+    """The worker's client."""
     client = make_client(servers.redis_url)
     yield client
     await client.aclose()
@@ -38,23 +39,48 @@ async def client(servers: RunningServers) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine of the worker's own kind, on this test's database."""
+    """An engine of the worker, on this test's database."""
     engine = make_engine(parse_database_url(database_url), pool_size=5, application_name="test")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def reader(servers: RunningServers) -> AsyncIterator[Redis]:
+    """A client of an application that reads."""
+    client = Redis.from_url(as_user(servers.redis_url, REDIS_READER))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def reading(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine of an application that reads."""
+    url = parse_database_url(as_user(database_url, ROLE_READER))
+    engine = make_engine(url, pool_size=5, application_name="reader")
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda options: "-".join(map(str, options.values())))
 async def any_client(servers: RunningServers, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    """A client as an application may have made it."""
-    client = Redis.from_url(servers.redis_url, **request.param)
+    """A client as an application may have made it, of an operator."""
+    client = Redis.from_url(as_user(servers.redis_url, OPERATOR), **request.param)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture(params=CLIENTS, ids=lambda options: "-".join(map(str, options.values())))
+async def any_producer(servers: RunningServers, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    """A client as an application may have made it, of a producer."""
+    client = Redis.from_url(as_user(servers.redis_url, PRODUCER), **request.param)
     yield client
     await client.aclose()
 
 
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
 async def either_client(servers: RunningServers, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    """A client of the worker's own kind, in both protocols."""
+    """The worker's client, in both protocols."""
     client = make_client(f"{servers.redis_url}?protocol={request.param}")
     yield client
     await client.aclose()

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from tests.letters import letters
 from tests.reference.model import single_reader
 from tests.reference.wire import Entry
+from tests.rights import OPERATOR, client_as
 from tests.servers import RunningServers
 from tests.serving import serving
 from tests.tables import differences, read_table
@@ -177,7 +178,9 @@ async def test_bad_input_costs_no_stream_and_is_counted(
 
         async def counted() -> Any:
             report = await running.report()
-            status = await take_status(running.redis, engine, keys, running.world.projection)
+            status = await take_status(
+                client_as(running.redis, OPERATOR), engine, keys, running.world.projection
+            )
             return (
                 report
                 and status.sweep

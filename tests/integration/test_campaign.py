@@ -299,8 +299,8 @@ async def test_of_stale_rows_those_that_live_projection_has_brought_up_are_left_
 
 
 async def test_refusals_are_told_by_reason_with_their_streams(replica: RebuildingReplica) -> None:
-    await replica.redis.delete(replica.keys.log("s3"))
-    await replica.redis.xtrim(replica.keys.log("s4"), maxlen=1, approximate=False)
+    await replica.admin.delete(replica.keys.log("s3"))
+    await replica.admin.xtrim(replica.keys.log("s4"), maxlen=1, approximate=False)
     process = Process(replica, "one")
     campaign = await process.enter()
     await process.work(campaign)
@@ -349,10 +349,10 @@ async def found(replica: RebuildingReplica, scope: Scope) -> list[str]:
 
 
 async def test_all_streams_are_those_with_a_log_or_a_projected_row(replica: RebuildingReplica) -> None:
-    await replica.redis.delete(replica.keys.log("s3"))
+    await replica.admin.delete(replica.keys.log("s3"))
     await replica.append_many("news", "user_message")
-    await replica.redis.set(replica.keys.log("no stream"), "x")
-    await replica.redis.set(replica.keys.log(""), "x")
+    await replica.admin.set(replica.keys.log("no stream"), "x")
+    await replica.admin.set(replica.keys.log(""), "x")
     await run(replica.engine, "INSERT INTO stream_projections (stream_id) VALUES ('made by somebody')")
     assert await found(replica, ALL) == sorted([*STREAMS, "news"])
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.checking import above_info, deployment, look, names, said
 from tests.own_servers import own_postgresql
+from tests.rights import ADMINISTRATOR, as_user
 from tests.transaction_pooler import transaction_pooler
 from tests.waiting import wait_until
 from worker.check import Report, all_checks, postgresql_server, postgresql_session, run_checks
@@ -26,7 +27,7 @@ TRIGGER = (
 
 async def run(url: str, *statements: str) -> None:
     """Do what an administrator may do; ``{database}`` is the database's name."""
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(as_user(url, ADMINISTRATOR))
     try:
         for statement in statements:
             await connection.execute(statement.format(database=urlsplit(url).path.removeprefix("/")))
@@ -118,7 +119,7 @@ async def test_what_is_wrong_with_the_workers_user_is_found(
 
 @asynccontextmanager
 async def holding(url: str, mode: str) -> AsyncIterator[None]:
-    """Somebody has locked the table of the strategies."""
+    """Another replica has locked the table of the strategies; what other users do is not told to workers."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -126,6 +127,17 @@ async def holding(url: str, mode: str) -> AsyncIterator[None]:
             yield
     finally:
         await connection.close()
+
+
+async def test_connections_of_other_users_are_counted_too(database_url: str) -> None:
+    others = [await asyncpg.connect(as_user(database_url, ADMINISTRATOR)) for _ in range(5)]
+    worker = await asyncpg.connect(database_url)
+    try:
+        counted = (await worker.fetchrow(postgresql_server._CONNECTIONS))[1]
+        assert counted > len(others)
+    finally:
+        for connection in (*others, worker):
+            await connection.close()
 
 
 async def test_a_transaction_that_holds_rows_for_long_is_found(database_url: str) -> None:

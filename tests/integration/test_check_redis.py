@@ -193,7 +193,7 @@ async def test_a_redis_below_what_is_needed_is_found(
     servers: RunningServers, monkeypatch: pytest.MonkeyPatch, threshold: str, found: str
 ) -> None:
     monkeypatch.setattr(redis_server, threshold, (99, 0))
-    assert found in names(await look(servers.redis_url))
+    assert found in names(await look(servers.admin_redis_url))
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -220,14 +220,14 @@ async def test_a_clock_that_differs_is_found(servers: RunningServers, database_u
     ],
 )
 async def test_wrong_keys_are_found(
-    servers: RunningServers, client: Redis, keys: Keys, commands: Commands, found: str
+    servers: RunningServers, redis: Redis, keys: Keys, commands: Commands, found: str
 ) -> None:
     assert above_info(await look_at(servers, keys)) <= WITHOUT_PERSISTENCE
     for name, key, *arguments in commands:
         if name == "XGROUP":
-            await client.execute_command(name, key, f"{keys.prefix}{arguments[0]}", *arguments[1:])
+            await redis.execute_command(name, key, f"{keys.prefix}{arguments[0]}", *arguments[1:])
         else:
-            await client.execute_command(name, f"{keys.prefix}{key}", *arguments)
+            await redis.execute_command(name, f"{keys.prefix}{key}", *arguments)
     assert found in names(await look_at(servers, keys))
 
 
@@ -241,14 +241,14 @@ async def look_at(servers: RunningServers, keys: Keys, protocol: int = 2) -> Rep
 
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_hints_that_a_dead_replica_took_are_found_and_those_of_a_live_one_are_not(
-    servers: RunningServers, client: Redis, keys: Keys, protocol: int
+    servers: RunningServers, client: Redis, redis: Redis, keys: Keys, protocol: int
 ) -> None:
     feed = keys.feed(0)
-    await client.execute_command("XADD", feed, "*", "stream", "s")
-    await client.execute_command("XGROUP", "CREATE", feed, "strategies", "0")
-    await client.execute_command("XREADGROUP", "GROUP", "strategies", "it", "COUNT", 1, "STREAMS", feed, ">")
+    await redis.execute_command("XADD", feed, "*", "stream", "s")
+    await redis.execute_command("XGROUP", "CREATE", feed, "strategies", "0")
+    await redis.execute_command("XREADGROUP", "GROUP", "strategies", "it", "COUNT", 1, "STREAMS", feed, ">")
     [[hint_id, *_]] = await client.execute_command("XPENDING", feed, "strategies", "-", "+", 1)
-    await client.execute_command("XCLAIM", feed, "strategies", "it", 0, hint_id, "IDLE", 3_600_000)
+    await redis.execute_command("XCLAIM", feed, "strategies", "it", 0, hint_id, "IDLE", 3_600_000)
     assert "replica it is gone" in said(await look_at(servers, keys, protocol), "hints-abandoned")
     await Leases(client, keys, projection="strategies", consumer="it").tick()
     assert "hints-abandoned" not in names(await look_at(servers, keys, protocol))

@@ -107,7 +107,7 @@ async def test_an_undo_takes_child_rows_back(world: RebuildingReplica) -> None:
     last = await world.append("a", "delete", {"sku": "apple"})
     await world.project("a")
     assert await lines_of(world, "a") == {}
-    await world.redis.xdel(world.keys.log("a"), last)
+    await world.admin.xdel(world.keys.log("a"), last)
     await world.rebuilder.rebuild(["a"], deliberate=True)
     assert await lines_of(world, "a") == {"apple": APPLE}
 
@@ -116,7 +116,7 @@ async def test_child_rows_go_with_their_row(world: RebuildingReplica) -> None:
     for stream_id in "abc":
         await put(world, stream_id, "apple")
     await world.project("a", "b", "c")
-    await world.redis.delete(*(world.keys.log(s) for s in "abc"))
+    await world.admin.delete(*(world.keys.log(s) for s in "abc"))
     assert await world.rebuilder.prune(["a"]) == ["a"]
     await run(world.engine, "DELETE FROM orders WHERE stream_id = 'b'")
     [emptied] = await world.rebuilder.rebuild(["c"], accept_loss=True)

@@ -52,17 +52,19 @@ class World:
 
 
 @pytest.fixture
-async def world(servers: RunningServers, keys_prefix: str, database_url: str) -> AsyncIterator[World]:
+async def world(
+    servers: RunningServers, keys_prefix: str, database_url: str, producer: Redis
+) -> AsyncIterator[World]:
     keys = Keys(keys_prefix)
     redis: Redis = make_client(servers.redis_url)
     engine = make_engine(parse_database_url(database_url), pool_size=2, application_name="test")
     for stream_id in ("a", "b", "c"):
         for number in range(30):
-            await emit(redis, stream_id, "", "user_message", {"content": str(number)}, keys=keys)
-            await emit(redis, stream_id, "", "assistant_delta", {"delta": "x"}, keys=keys)
-        await emit(redis, stream_id, "", "strategy_link", {"wdkStrategyId": 7, "isSaved": True}, keys=keys)
-        await emit(redis, stream_id, "", "graph_plan", {"plan": PLAN}, keys=keys)
-    await redis.xadd(keys.log("c"), {"op": "", "type": "user_message", "data": "no JSON"})
+            await emit(producer, stream_id, "", "user_message", {"content": str(number)}, keys=keys)
+            await emit(producer, stream_id, "", "assistant_delta", {"delta": "x"}, keys=keys)
+        await emit(producer, stream_id, "", "strategy_link", {"wdkStrategyId": 7, "isSaved": True}, keys=keys)
+        await emit(producer, stream_id, "", "graph_plan", {"plan": PLAN}, keys=keys)
+    await producer.xadd(keys.log("c"), {"op": "", "type": "user_message", "data": "no JSON"})
     # Pages of a few entries, so that a log has many.
     yield World(Log(redis, keys, strategies.types, max_payload_bytes=10_000, page_bytes=1), engine)
     await engine.dispose()

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from projections import strategies
 from tests.replicas import report
+from tests.rights import ADMINISTRATOR, client_as
 from worker import Keys, emit
 from worker.courtesy import Courtesy
 from worker.feed_backlog import FeedBacklog, feed_backlog
@@ -40,10 +41,12 @@ def courtesy(client: Redis, keys: Keys) -> Courtesy:
 async def hint_without_end(client: Redis, keys: Keys) -> None:
     """A hint that nobody reads, in a group that there is."""
     await emit(client, "a", "", "user_message", {}, keys=keys)
-    await client.xgroup_create(keys.feed(keys.partition("a")), strategies.name, id="0")
+    await client_as(client, ADMINISTRATOR).xgroup_create(
+        keys.feed(keys.partition("a")), strategies.name, id="0"
+    )
 
 
-async def test_a_backlog_is_told_with_its_age(client: Redis, keys: Keys) -> None:
+async def test_a_backlog_is_told_with_its_age(client: Redis, redis: Redis, keys: Keys) -> None:
     assert (await feed_backlog(client, keys, strategies.name)).waiting is None
     await hint_without_end(client, keys)
     await wait_for(asyncio.Event(), 0.05)
@@ -51,12 +54,12 @@ async def test_a_backlog_is_told_with_its_age(client: Redis, keys: Keys) -> None
     assert (backlog.waiting, backlog.pending) == (1, 0)
     assert 0.05 <= backlog.oldest_seconds < 10
     feed = keys.feed(keys.partition("a"))
-    await client.xreadgroup(strategies.name, "c", {feed: ">"})
+    await redis.xreadgroup(strategies.name, "c", {feed: ">"})
     later = await feed_backlog(client, keys, strategies.name)
     assert (later.waiting, later.pending) == (0, 1)
     assert later.oldest_seconds >= backlog.oldest_seconds
-    hints: Any = await client.xrange(feed)
-    await client.xack(feed, strategies.name, hints[0][0])
+    hints: Any = await redis.xrange(feed)
+    await redis.xack(feed, strategies.name, hints[0][0])
     assert await feed_backlog(client, keys, strategies.name) == FeedBacklog(0, 0)
 
 

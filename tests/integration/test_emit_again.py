@@ -15,6 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from tests.logs import hints_of, log_of
 from tests.proxy import TcpProxy, redis_proxy
+from tests.rights import PRODUCER, as_user
 from tests.servers import RunningServers
 from worker import EmitError, InvalidEventError, Keys, OutcomeUnknownError, emit, emit_again
 from worker.attempt import Since
@@ -25,7 +26,7 @@ SECRET = {"content": "secret"}
 
 @pytest.fixture
 def proxy(servers: RunningServers) -> Iterator[TcpProxy]:
-    with redis_proxy(servers.redis_url) as proxy:
+    with redis_proxy(as_user(servers.redis_url, PRODUCER)) as proxy:
         yield proxy
 
 
@@ -63,23 +64,23 @@ async def drop_last(redis: Redis, keys: Keys) -> None:
 
 
 async def test_an_event_that_stands_in_the_log_is_found_and_hinted_again(
-    redis: Redis, client: Redis, any_client: Redis, proxy: TcpProxy, keys: Keys
+    redis: Redis, client: Redis, any_producer: Redis, proxy: TcpProxy, keys: Keys
 ) -> None:
     unknown = await lose(client, proxy, keys)
     await redis.delete(keys.feed(keys.partition("a")))
     for _ in range(2):
-        assert [await emit_again(any_client, unknown)] == await ids(redis, keys)
+        assert [await emit_again(any_producer, unknown)] == await ids(redis, keys)
     assert len(await hints_of(redis, keys, "a")) == 2
 
 
 async def test_an_event_that_never_arrived_is_appended_once(
-    redis: Redis, client: Redis, any_client: Redis, proxy: TcpProxy, keys: Keys
+    redis: Redis, client: Redis, any_producer: Redis, proxy: TcpProxy, keys: Keys
 ) -> None:
     unknown = await lose(client, proxy, keys)
     await drop_last(redis, keys)
-    event_id = await emit_again(any_client, unknown)
+    event_id = await emit_again(any_producer, unknown)
     assert type(event_id) is str
-    assert await emit_again(any_client, unknown) == event_id
+    assert await emit_again(any_producer, unknown) == event_id
     [(appended, fields)] = await log_of(redis, keys, "a")
     assert (appended, list(fields)) == (event_id, [b"op", b"type", b"data"])
     assert len(await hints_of(redis, keys, "a")) >= 1
@@ -256,7 +257,7 @@ async def test_who_may_not_look_is_told_so_and_the_connection_watches_nothing(
     user = keys.prefix.rstrip(":")
     rights = ["+xadd", "+multi", "+exec", "+watch", "+time"]
     await redis.execute_command("ACL", "SETUSER", user, "on", ">pw", f"~{keys.prefix}*", *rights)
-    limited = Redis.from_url(servers.redis_url, max_connections=1)
+    limited = Redis.from_url(as_user(servers.redis_url, PRODUCER), max_connections=1)
     limited.connection_pool.connection_kwargs.update(username=user, password="pw")
     try:
         with pytest.raises(OutcomeUnknownError, match="does not let us look"):
@@ -279,7 +280,7 @@ async def test_an_event_that_is_refused_in_the_end_is_not_appended(
     user = keys.prefix.rstrip(":")
     rights = ["+watch", "+time", "+xrevrange", "+multi", "+exec"]
     await redis.execute_command("ACL", "SETUSER", user, "on", ">pw", f"~{keys.prefix}*", *rights)
-    limited = Redis.from_url(servers.redis_url)
+    limited = Redis.from_url(as_user(servers.redis_url, PRODUCER))
     limited.connection_pool.connection_kwargs.update(username=user, password="pw")
     try:
         with pytest.raises(EmitError, match="nothing was appended") as caught:

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 
 from tests.logs import log_of
 from tests.proxy import TcpProxy, redis_proxy
+from tests.rights import PRODUCER, as_user
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import EmitError, Keys, OutcomeUnknownError, emit
@@ -20,7 +21,7 @@ from worker import EmitError, Keys, OutcomeUnknownError, emit
 
 @pytest.fixture
 def proxy(servers: RunningServers) -> Iterator[TcpProxy]:
-    with redis_proxy(servers.redis_url) as proxy:
+    with redis_proxy(as_user(servers.redis_url, PRODUCER)) as proxy:
         yield proxy
 
 
@@ -85,7 +86,7 @@ async def test_a_producer_that_may_do_nothing_but_append_can_emit(
     user = keys.prefix.rstrip(":")
     rights = ["+xadd", "+multi", "+exec"]
     await redis.execute_command("ACL", "SETUSER", user, "on", ">pw", f"~{keys.prefix}*", *rights)
-    client = Redis.from_url(servers.redis_url)
+    client = Redis.from_url(as_user(servers.redis_url, PRODUCER))
     client.connection_pool.connection_kwargs.update(username=user, password="pw")
     try:
         event_id = await emit(client, "a", "", "user_message", {}, keys=keys)

@@ -21,15 +21,15 @@ from worker.errors import FeedPartitionsError
 
 @pytest.mark.parametrize("stream_id", ["a\0b", "\0", "x" * 513, "é" * 257, "\ud800"])
 async def test_a_stream_id_that_nothing_can_store_is_refused(
-    redis: Redis, keys: Keys, stream_id: str
+    redis: Redis, producer: Redis, keys: Keys, stream_id: str
 ) -> None:
     with pytest.raises(InvalidEventError):
-        await emit(redis, stream_id, "", "user_message", {}, keys=keys)
+        await emit(producer, stream_id, "", "user_message", {}, keys=keys)
     assert await redis.keys(f"{keys.prefix}*") == []
 
 
-async def test_the_longest_stream_id_is_not_refused(redis: Redis, keys: Keys) -> None:
-    await emit(redis, "é" * 256, "", "user_message", {}, keys=keys)
+async def test_the_longest_stream_id_is_not_refused(producer: Redis, keys: Keys) -> None:
+    await emit(producer, "é" * 256, "", "user_message", {}, keys=keys)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -46,54 +46,58 @@ def endless() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("data", [[], "text", None, 5, nested(100_000), endless()], ids=type)
-async def test_data_that_are_no_object_are_refused(redis: Redis, keys: Keys, data: Any) -> None:
+async def test_data_that_are_no_object_are_refused(
+    redis: Redis, producer: Redis, keys: Keys, data: Any
+) -> None:
     with pytest.raises(InvalidEventError):
-        await emit(redis, "a", "", "user_message", data, keys=keys)
+        await emit(producer, "a", "", "user_message", data, keys=keys)
     assert await redis.keys(f"{keys.prefix}*") == []
 
 
 @pytest.mark.parametrize(("operation_id", "event_type"), [("", ""), ("", "\ud800"), ("\ud800", "x")])
 async def test_types_and_operations_that_are_no_text_are_refused(
-    redis: Redis, keys: Keys, operation_id: str, event_type: str
+    producer: Redis, keys: Keys, operation_id: str, event_type: str
 ) -> None:
     with pytest.raises(InvalidEventError):
-        await emit(redis, "a", operation_id, event_type, {}, keys=keys)
+        await emit(producer, "a", operation_id, event_type, {}, keys=keys)
 
 
-async def test_a_log_key_of_another_type_is_refused(redis: Redis, any_client: Redis, keys: Keys) -> None:
+async def test_a_log_key_of_another_type_is_refused(redis: Redis, any_producer: Redis, keys: Keys) -> None:
     await redis.set(keys.log("a"), "text")
     for projected_types in (None, set[str]()):
         with pytest.raises(EmitError, match="WRONGTYPE") as caught:
-            await emit(any_client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
+            await emit(any_producer, "a", "", "x", {}, projected_types=projected_types, keys=keys)
         assert not isinstance(caught.value, OutcomeUnknownError)
     assert await redis.get(keys.log("a")) == b"text"
-    assert await emit(any_client, "b", "", "x", {}, keys=keys)
+    assert await emit(any_producer, "b", "", "x", {}, keys=keys)
 
 
-async def test_a_feed_key_of_another_type_does_not_keep_the_event_out(redis: Redis, keys: Keys) -> None:
+async def test_a_feed_key_of_another_type_does_not_keep_the_event_out(
+    redis: Redis, producer: Redis, keys: Keys
+) -> None:
     await redis.set(keys.feed(keys.partition("a")), "text")
-    event_id = await emit(redis, "a", "", "user_message", {}, keys=keys)
+    event_id = await emit(producer, "a", "", "user_message", {}, keys=keys)
     assert [appended for appended, _ in await log_of(redis, keys, "a")] == [event_id]
 
 
 async def test_another_number_of_partitions_than_the_workers_is_refused(
-    redis: Redis, any_client: Redis, keys_prefix: str
+    redis: Redis, any_producer: Redis, keys_prefix: str
 ) -> None:
     keys, others = Keys(keys_prefix, partitions=4), Keys(keys_prefix, partitions=8)
     await redis.set(keys.feed_partitions, 8)
     with pytest.raises(FeedPartitionsError, match=r"Keys\(partitions=8\)"):
-        await emit(any_client, "a", "", "user_message", {}, keys=keys)
+        await emit(any_producer, "a", "", "user_message", {}, keys=keys)
     assert await log_of(redis, keys, "a") == []
-    await emit(any_client, "a", "", "user_message", {}, keys=others)
+    await emit(any_producer, "a", "", "user_message", {}, keys=others)
 
 
 async def test_before_the_first_worker_any_number_of_partitions_will_do(
-    redis: Redis, keys_prefix: str
+    redis: Redis, producer: Redis, keys_prefix: str
 ) -> None:
-    await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
+    await emit(producer, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
     await redis.set(Keys(keys_prefix).feed_partitions, 8)
     with pytest.raises(FeedPartitionsError):
-        await emit(redis, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
+        await emit(producer, "a", "", "user_message", {}, keys=Keys(keys_prefix, partitions=3))
 
 
 @pytest.fixture
@@ -178,11 +182,11 @@ async def test_a_number_of_partitions_that_is_none_is_named(
 
 
 async def test_a_key_for_the_number_of_partitions_that_is_of_another_type_is_named(
-    redis: Redis, keys: Keys
+    redis: Redis, producer: Redis, keys: Keys
 ) -> None:
     await redis.lpush(keys.feed_partitions, "8")
     with pytest.raises(FeedPartitionsError, match=f"Key {keys.feed_partitions} holds no number"):
-        await emit(redis, "a", "", "x", {}, keys=keys)
+        await emit(producer, "a", "", "x", {}, keys=keys)
     assert await log_of(redis, keys, "a") == []
 
 
@@ -205,8 +209,10 @@ async def test_a_producer_without_the_right_to_transactions_appends_all_the_same
 
 
 @pytest.mark.parametrize("wrong", [{"stream_id": 5}, {"operation_id": None}, {"event_type": b"user_message"}])
-async def test_what_is_no_string_is_refused(redis: Redis, keys: Keys, wrong: dict[str, Any]) -> None:
+async def test_what_is_no_string_is_refused(
+    redis: Redis, producer: Redis, keys: Keys, wrong: dict[str, Any]
+) -> None:
     event: dict[str, Any] = {"stream_id": "a", "operation_id": "", "event_type": "user_message"}
     with pytest.raises(InvalidEventError, match="must be a string"):
-        await emit(redis, **{**event, **wrong}, event_data={}, keys=keys)
+        await emit(producer, **{**event, **wrong}, event_data={}, keys=keys)
     assert await redis.keys(f"{keys.prefix}*") == []

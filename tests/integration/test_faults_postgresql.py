@@ -145,7 +145,7 @@ async def test_a_deadlock_is_a_reason_to_run_the_transaction_again(
 
         async def claim(stream_id: str) -> str:
             data = {"wdkStrategyId": 7}
-            return await emit(worker.redis, stream_id, "", "strategy_link", data, keys=keys)
+            return await emit(worker.producer, stream_id, "", "strategy_link", data, keys=keys)
 
         for stream_id in "ab":
             await worker.reached(stream_id, await claim(stream_id))

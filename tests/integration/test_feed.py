@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.feeds import GROUP, add_hints, feed_of, pending_of, read_all, stream_ids, upkeep_of
 from tests.proxy import redis_proxy
+from tests.rights import ADMINISTRATOR, client_as
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys
@@ -36,11 +37,11 @@ async def test_a_new_group_reads_the_feed_from_its_start(client: Redis, keys: Ke
     assert await read_all(client, keys, feed) == [Hint(keys.partition("a"), early, "a", "user_message")]
 
 
-async def test_joining_makes_every_partition_of_the_feed(client: Redis, keys: Keys) -> None:
+async def test_joining_makes_every_partition_of_the_feed(client: Redis, redis: Redis, keys: Keys) -> None:
     await feed_of(client, keys).join()
     for partition in range(keys.partitions):
-        assert [group["name"] for group in await client.xinfo_groups(keys.feed(partition))] == [b"group"]
-    assert await client.get(keys.feed_partitions) == b"8"
+        assert [group["name"] for group in await redis.xinfo_groups(keys.feed(partition))] == [b"group"]
+    assert await redis.get(keys.feed_partitions) == b"8"
 
 
 async def test_joining_again_changes_nothing(client: Redis, keys: Keys) -> None:
@@ -53,16 +54,18 @@ async def test_joining_again_changes_nothing(client: Redis, keys: Keys) -> None:
     assert await read_all(client, keys, feed) == []
 
 
-async def test_a_worker_with_another_number_of_partitions_is_refused(client: Redis, keys_prefix: str) -> None:
+async def test_a_worker_with_another_number_of_partitions_is_refused(
+    client: Redis, redis: Redis, keys_prefix: str
+) -> None:
     await feed_of(client, Keys(keys_prefix, partitions=4)).join()
     with pytest.raises(FeedPartitionsError, match="set WORKER_FEED_PARTITIONS=4"):
         await feed_of(client, Keys(keys_prefix, partitions=8)).join()
-    assert await client.exists(Keys(keys_prefix).feed(7)) == 0
+    assert await redis.exists(Keys(keys_prefix).feed(7)) == 0
 
 
 async def is_blocked(client: Redis) -> bool:
     """Whether a client named like this one waits for an entry."""
-    return bool((await client.info("clients"))["blocked_clients"])
+    return bool((await client_as(client, ADMINISTRATOR).info("clients"))["blocked_clients"])
 
 
 # Reading.
@@ -124,10 +127,10 @@ async def test_reading_gives_up_when_no_hint_comes(client: Redis, keys: Keys) ->
         assert await feed.read(10, timedelta(milliseconds=1)) == []
 
 
-async def test_a_hint_without_a_type_still_names_its_stream(client: Redis, keys: Keys) -> None:
+async def test_a_hint_without_a_type_still_names_its_stream(client: Redis, redis: Redis, keys: Keys) -> None:
     feed = feed_of(client, keys)
     await feed.join()
-    await client.xadd(keys.feed(0), {"stream": "a"})
+    await redis.xadd(keys.feed(0), {"stream": "a"})
     [hint] = await read_all(client, keys, feed)
     assert (hint.stream_id, hint.type) == ("a", "")
 
@@ -178,12 +181,12 @@ async def test_hints_whose_reply_was_lost_are_read_again(servers: RunningServers
         await client.aclose()
 
 
-async def test_a_group_that_was_deleted_is_made_again(client: Redis, keys: Keys) -> None:
+async def test_a_group_that_was_deleted_is_made_again(client: Redis, redis: Redis, keys: Keys) -> None:
     feed = feed_of(client, keys)
     await feed.join()
     await add_hints(client, keys, "a")
     assert await read_all(client, keys, feed)
-    await client.xgroup_destroy(keys.feed(0), GROUP)
+    await redis.xgroup_destroy(keys.feed(0), GROUP)
     with pytest.raises(ResponseError) as caught:
         await feed.read(10)
     assert is_missing_group(caught.value)
@@ -191,13 +194,15 @@ async def test_a_group_that_was_deleted_is_made_again(client: Redis, keys: Keys)
     assert set(stream_ids(await read_all(client, keys, feed))) <= {"a"}
 
 
-async def test_a_feed_that_is_deleted_under_a_waiting_reader_is_made_again(client: Redis, keys: Keys) -> None:
+async def test_a_feed_that_is_deleted_under_a_waiting_reader_is_made_again(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = feed_of(client, keys)
     await feed.join()
     assert await read_all(client, keys, feed) == []
     reading = asyncio.create_task(feed.read(10, timedelta(milliseconds=200)))
     await wait_until(partial(is_blocked, client), "the reader to wait")
-    await client.delete(*(keys.feed(partition) for partition in range(keys.partitions)))
+    await redis.delete(*(keys.feed(partition) for partition in range(keys.partitions)))
     with pytest.raises(ResponseError) as caught:  # noqa: PT012 — Redis 6.2 tells the next reader only.
         await reading
         await feed.read(10)
@@ -215,14 +220,14 @@ def test_other_errors_do_not_mean_that_the_group_is_missing() -> None:
 # Leaving.
 
 
-async def test_a_consumer_without_pending_hints_is_removed(client: Redis, keys: Keys) -> None:
+async def test_a_consumer_without_pending_hints_is_removed(client: Redis, redis: Redis, keys: Keys) -> None:
     feed = feed_of(client, keys)
     await feed.join()
     await add_hints(client, keys, "a")
     await feed.acknowledge(await read_all(client, keys, feed))
     assert await feed.leave() is True
     for partition in range(keys.partitions):
-        assert await client.xinfo_consumers(keys.feed(partition), GROUP) == []
+        assert await redis.xinfo_consumers(keys.feed(partition), GROUP) == []
 
 
 async def test_a_consumer_with_pending_hints_stays_until_they_are_claimed(client: Redis, keys: Keys) -> None:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.feeds import GROUP, add_hints, feed_of, pending_of, read_all, stream_ids, upkeep_of
+from tests.rights import ADMINISTRATOR, client_as
 from worker import Keys
 from worker.feed import Feed
 from worker.feed_upkeep import FeedUpkeep
@@ -49,7 +50,10 @@ async def inherit_all(upkeep: FeedUpkeep) -> list[Hint]:
 
 
 async def consumers(client: Redis, keys: Keys, partition: int = 0) -> set[str]:
-    return {info["name"].decode() for info in await client.xinfo_consumers(keys.feed(partition), GROUP)}
+    return {
+        info["name"].decode()
+        for info in await client_as(client, ADMINISTRATOR).xinfo_consumers(keys.feed(partition), GROUP)
+    }
 
 
 # Reading.
@@ -165,10 +169,12 @@ async def test_however_much_the_dead_had_in_hand_it_comes_page_by_page(client: R
     assert await consumers(client, one) == {"heir"}
 
 
-async def test_hints_of_the_dead_that_were_trimmed_hold_up_nothing(client: Redis, one: Keys) -> None:
+async def test_hints_of_the_dead_that_were_trimmed_hold_up_nothing(
+    client: Redis, redis: Redis, one: Keys
+) -> None:
     losses: list[str] = []
     await reader(client, one, "dead", *(f"s{number}" for number in range(600)))
-    await client.xtrim(one.feed(0), maxlen=50, approximate=False)
+    await redis.xtrim(one.feed(0), maxlen=50, approximate=False)
     feed = await reader(client, one, "heir")
     feed.hints_lost = lambda: losses.append("lost")
     hints = await inherit_all(upkeep_of(client, one, feed))
@@ -248,11 +254,13 @@ async def losses_of(client: Redis, keys: Keys) -> tuple[Feed, list[str]]:
     return feed, losses
 
 
-async def test_a_group_that_had_to_be_made_anew_may_have_lost_hints(client: Redis, keys: Keys) -> None:
+async def test_a_group_that_had_to_be_made_anew_may_have_lost_hints(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed, losses = await losses_of(client, keys)
     await feed.join()
     assert losses == []
-    await client.xgroup_destroy(keys.feed(3), GROUP)
+    await redis.xgroup_destroy(keys.feed(3), GROUP)
     await feed.join()
     assert losses == ["lost"]
 
@@ -266,7 +274,7 @@ async def test_a_group_that_a_new_replica_makes_has_lost_nothing(client: Redis, 
 
 
 async def test_hints_that_the_cap_drops_before_they_are_read_are_missed_once(
-    client: Redis, one: Keys
+    client: Redis, redis: Redis, one: Keys
 ) -> None:
     feed, losses = await losses_of(client, one)
     upkeep = upkeep_of(client, one, feed)
@@ -274,8 +282,8 @@ async def test_hints_that_the_cap_drops_before_they_are_read_are_missed_once(
     await feed.acknowledge(await feed.read(4))
     await upkeep.trim()
     assert losses == []
-    await client.xtrim(one.feed(0), maxlen=3, approximate=False)
-    counted = "entries-added" in await client.xinfo_stream(one.feed(0))  # From Redis 7 on.
+    await redis.xtrim(one.feed(0), maxlen=3, approximate=False)
+    counted = "entries-added" in await redis.xinfo_stream(one.feed(0))  # From Redis 7 on.
     for _ in range(3):
         await upkeep.trim()
     assert losses == ["lost"] * counted
@@ -285,11 +293,11 @@ async def test_hints_that_the_cap_drops_before_they_are_read_are_missed_once(
     assert losses == ["lost"] * counted
 
 
-async def test_a_pending_hint_that_was_trimmed_is_missed(client: Redis, one: Keys) -> None:
+async def test_a_pending_hint_that_was_trimmed_is_missed(client: Redis, redis: Redis, one: Keys) -> None:
     feed, losses = await losses_of(client, one)
     await add_hints(client, one, "a", "b")
     await feed.read(10)
-    await client.xtrim(one.feed(0), maxlen=1, approximate=False)
+    await redis.xtrim(one.feed(0), maxlen=1, approximate=False)
     await feed.join()
     assert stream_ids(await feed.read(10)) == ["b"]
     assert losses == ["lost"]

@@ -82,41 +82,47 @@ async def test_however_many_hints_are_abandoned_all_are_found(client: Redis, one
 # Hints that say nothing.
 
 
-async def test_malformed_hints_are_acknowledged_and_counted(client: Redis, one: Keys) -> None:
+async def test_malformed_hints_are_acknowledged_and_counted(client: Redis, redis: Redis, one: Keys) -> None:
     feed = await heir(client, one)
     for fields in MALFORMED:
-        await client.xadd(one.feed(0), fields)
+        await redis.xadd(one.feed(0), fields)
     await add_hints(client, one, "good")
     assert stream_ids(await read_all(client, one, feed)) == ["good"]
     assert feed.malformed == len(MALFORMED)
     assert await pending_of(client, one) == 1
 
 
-async def test_malformed_hints_of_the_dead_are_acknowledged_too(client: Redis, one: Keys) -> None:
+async def test_malformed_hints_of_the_dead_are_acknowledged_too(
+    client: Redis, redis: Redis, one: Keys
+) -> None:
     feed = await dead(client, one, "good")
-    pipeline = client.pipeline()
+    pipeline = redis.pipeline()
     for fields in MALFORMED:
         pipeline.xadd(one.feed(0), fields)
     await pipeline.execute()
-    await client.xreadgroup("group", "dead", {one.feed(0): ">"})
+    await redis.xreadgroup("group", "dead", {one.feed(0): ">"})
     assert await pending_of(client, one) == 1 + len(MALFORMED)
     feed = await heir(client, one)
     assert stream_ids(await upkeep_of(client, one, feed).claim_abandoned(AT_ONCE)) == ["good"]
     assert await pending_of(client, one) == 1
 
 
-async def test_own_pending_hints_that_were_trimmed_are_acknowledged(client: Redis, one: Keys) -> None:
+async def test_own_pending_hints_that_were_trimmed_are_acknowledged(
+    client: Redis, redis: Redis, one: Keys
+) -> None:
     feed = await dead(client, one, "a", "b", "c")
-    await client.xtrim(one.feed(0), maxlen=1, approximate=False)
+    await redis.xtrim(one.feed(0), maxlen=1, approximate=False)
     await feed.join()
     assert stream_ids(await read_all(client, one, feed)) == ["c"]
     assert feed.malformed == 2
     assert await pending_of(client, one) == 1
 
 
-async def test_hints_of_the_dead_that_were_trimmed_are_acknowledged(client: Redis, one: Keys) -> None:
+async def test_hints_of_the_dead_that_were_trimmed_are_acknowledged(
+    client: Redis, redis: Redis, one: Keys
+) -> None:
     await dead(client, one, "a", "b", "c")
-    await client.xtrim(one.feed(0), maxlen=1, approximate=False)
+    await redis.xtrim(one.feed(0), maxlen=1, approximate=False)
     feed = await heir(client, one)
     assert stream_ids(await upkeep_of(client, one, feed).claim_abandoned(AT_ONCE)) == ["c"]
     await read_all(client, one, feed)

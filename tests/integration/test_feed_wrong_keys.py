@@ -28,9 +28,9 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-async def feed(client: Redis, keys: Keys, told: list[str]) -> Feed:
+async def feed(client: Redis, redis: Redis, keys: Keys, told: list[str]) -> Feed:
     """A feed that was joined while one of its keys was a string."""
-    await client.set(keys.feed(WRONG), "text")
+    await redis.set(keys.feed(WRONG), "text")
     feed = feed_of(client, keys)
     feed.hints_lost = lambda: told.append("lost")
     await feed.join()
@@ -59,8 +59,8 @@ async def test_upkeep_and_leaving_pass_it_over(client: Redis, keys: Keys, feed: 
     assert await feed.leave()
 
 
-async def test_it_is_logged_once(client: Redis, keys: Keys) -> None:
-    await client.set(keys.feed(WRONG), "text")
+async def test_it_is_logged_once(client: Redis, redis: Redis, keys: Keys) -> None:
+    await redis.set(keys.feed(WRONG), "text")
     feed = feed_of(client, keys)
     with capture_logs() as lines:
         for _ in range(3):
@@ -70,9 +70,9 @@ async def test_it_is_logged_once(client: Redis, keys: Keys) -> None:
 
 
 async def test_a_partition_that_is_a_stream_again_is_read_again(
-    client: Redis, keys: Keys, feed: Feed, told: list[str], monkeypatch: pytest.MonkeyPatch
+    client: Redis, redis: Redis, keys: Keys, feed: Feed, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await client.delete(keys.feed(WRONG))
+    await redis.delete(keys.feed(WRONG))
     [first, second, *_] = streams_of(keys, WRONG)
     await add_hints(client, keys, first)
     assert await read_all(client, keys, feed) == []
@@ -84,26 +84,28 @@ async def test_a_partition_that_is_a_stream_again_is_read_again(
     assert stream_ids(await read_all(client, keys, feed)) == [second]
 
 
-async def test_a_partition_that_is_lost_with_hints_in_hand_is_left_out(client: Redis, keys: Keys) -> None:
+async def test_a_partition_that_is_lost_with_hints_in_hand_is_left_out(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = feed_of(client, keys)
     await feed.join()
     streams = [*streams_of(keys, WRONG), *streams_of(keys, 1)]
     await add_hints(client, keys, *streams)
     hints = await read_all(client, keys, feed)
-    await client.set(keys.feed(WRONG), "text")
+    await redis.set(keys.feed(WRONG), "text")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await feed.read(10)
     await feed.join()
     assert len(await read_all(client, keys, feed)) == 3  # its own pending hints, from the other partition
     await feed.acknowledge(hints)
-    await client.delete(keys.feed(WRONG))
+    await redis.delete(keys.feed(WRONG))
     await feed.join()
     assert await pending_of(client, keys) == 0
 
 
-async def test_partitions_may_all_be_lost(client: Redis, keys: Keys) -> None:
+async def test_partitions_may_all_be_lost(client: Redis, redis: Redis, keys: Keys) -> None:
     for partition in range(keys.partitions):
-        await client.set(keys.feed(partition), "text")
+        await redis.set(keys.feed(partition), "text")
     feed = feed_of(client, keys)
     await feed.join()
     assert await feed.read(10) == []
@@ -112,22 +114,22 @@ async def test_partitions_may_all_be_lost(client: Redis, keys: Keys) -> None:
 
 @pytest.mark.parametrize("kind", ["list", "stream"])
 async def test_a_number_of_partitions_of_another_type_is_named_and_for_an_operator_to_mend(
-    client: Redis, keys: Keys, kind: str
+    client: Redis, redis: Redis, keys: Keys, kind: str
 ) -> None:
     if kind == "list":
-        await client.lpush(keys.feed_partitions, "8")
+        await redis.lpush(keys.feed_partitions, "8")
     else:
-        await client.xadd(keys.feed_partitions, {"a": "b"})
+        await redis.xadd(keys.feed_partitions, {"a": "b"})
     feed = feed_of(client, keys)
     with pytest.raises(ResponseError, match=f"Key {keys.feed_partitions} holds no number") as caught:
         await feed.join()
     assert classify(caught.value) is Trouble.MISCONFIGURED
-    await client.delete(keys.feed_partitions)
+    await redis.delete(keys.feed_partitions)
     await feed.join()
 
 
 async def test_hints_that_say_nothing_are_logged_once_a_minute(
-    client: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    client: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0, 1001.0, 1059.0, 1061.0, 1062.0]
     monkeypatch.setattr(feed_module, "monotonic", lambda: clock[0])
@@ -136,7 +138,7 @@ async def test_hints_that_say_nothing_are_logged_once_a_minute(
     with capture_logs() as lines:
         while clock:
             for _ in range(5):
-                await client.xadd(keys.feed(0), {"nonsense": b"\xff"})
+                await redis.xadd(keys.feed(0), {"nonsense": b"\xff"})
             await read_all(client, keys, feed)
             clock.pop(0)
     assert [line["so_far"] for line in lines] == [1, 16]

@@ -184,14 +184,14 @@ async def test_who_comes_back_under_its_name_lets_go_what_it_held_before(client:
 
 
 async def test_partitions_that_a_replica_got_in_a_reply_that_was_lost_do_not_stay_unread(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     one, other = Replica(client, keys, "one"), Replica(client, keys, "other")
     for replica in (one, other, one, other):
         await replica.handover.tick()
     assert everything_is_read_once(one, other)
     first, second = sorted((one, other), key=lambda replica: replica.feed.held)
-    await client.zrem(keys.live_replicas(GROUP), second.feed.consumer)
+    await redis.zrem(keys.live_replicas(GROUP), second.feed.consumer)
     await Leases(client, keys, projection=GROUP, consumer=first.feed.consumer).tick()
     for replica in (second, first, second):
         await replica.handover.tick()
@@ -199,10 +199,10 @@ async def test_partitions_that_a_replica_got_in_a_reply_that_was_lost_do_not_sta
 
 
 async def test_who_is_given_hints_while_it_must_let_partitions_go_reads_them(
-    client: Redis, keys: Keys, busy: Replica
+    client: Redis, redis: Redis, keys: Keys, busy: Replica
 ) -> None:
     await Replica(client, keys, "joins").join()
-    await client.sadd(keys.given(GROUP), busy.feed.consumer)
+    await redis.sadd(keys.given(GROUP), busy.feed.consumer)
     await busy.handover.tick()
     kept = await busy.in_hand()
     assert set(stream_ids(await busy.read())) == kept
@@ -210,7 +210,7 @@ async def test_who_is_given_hints_while_it_must_let_partitions_go_reads_them(
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_whatever_became_of_the_leases_every_partition_is_soon_read_again(
-    client: Redis, keys: Keys, seed: int
+    client: Redis, redis: Redis, keys: Keys, seed: int
 ) -> None:
     rng = random.Random(seed)
     names = (keys.leases(GROUP), keys.live_replicas(GROUP))
@@ -228,14 +228,14 @@ async def test_whatever_became_of_the_leases_every_partition_is_soon_read_again(
             case "dies":
                 replicas[name] = Replica(client, keys, name)
             case "seems dead":
-                await client.zrem(keys.live_replicas(GROUP), name)
+                await redis.zrem(keys.live_replicas(GROUP), name)
             case "snapshot":
-                snapshots.append([await client.dump(key) for key in names])
+                snapshots.append([await redis.dump(key) for key in names])
             case "older" if snapshots:
-                await client.delete(*names)
+                await redis.delete(*names)
                 for key, dumped in zip(names, rng.choice(snapshots), strict=True):
                     if dumped is not None:
-                        await client.restore(key, 0, dumped)
+                        await redis.restore(key, 0, dumped)
     for _ in range(3):
         for replica in rng.sample(list(replicas.values()), 4):
             await replica.handover.tick()

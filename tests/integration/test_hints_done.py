@@ -27,26 +27,28 @@ async def test_hints_that_nobody_has_read_or_acknowledged_are_not_done(client: R
     assert await undone(client, keys, GROUP) == []
 
 
-async def test_hints_are_not_done_where_the_group_or_the_feed_is_missing(client: Redis, keys: Keys) -> None:
+async def test_hints_are_not_done_where_the_group_or_the_feed_is_missing(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     assert len(await undone(client, keys, GROUP)) == keys.partitions
     await feed_of(client, keys).join()
-    await client.xgroup_destroy(keys.feed(3), GROUP)
+    await redis.xgroup_destroy(keys.feed(3), GROUP)
     [what] = await undone(client, keys, GROUP)
     assert "feed 3: has no group" in what
-    await client.delete(keys.feed(3))
+    await redis.delete(keys.feed(3))
     [what] = await undone(client, keys, GROUP)
     assert "feed 3: is missing" in what
 
 
 async def test_a_group_made_anew_has_done_all_where_nothing_is_left_to_read(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     feed = feed_of(client, keys)
     await feed.join()
     await add_hints(client, keys, *STREAMS)
     await feed.acknowledge(await read_all(client, keys, feed))
     for name in feed.names:
-        await client.xtrim(name, maxlen=0, approximate=False)
-        await client.xgroup_destroy(name, GROUP)
+        await redis.xtrim(name, maxlen=0, approximate=False)
+        await redis.xgroup_destroy(name, GROUP)
     await feed.join()
     assert await undone(client, keys, GROUP) == []

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.conversations import ALL_TYPES, CLAIM_TYPES, Entry, Universe, universes
 from tests.reference.model import single_reader
+from tests.rights import ADMINISTRATOR, OWNER, PRODUCER, client_as, engine_as
 from tests.servers import RunningServers
 from tests.tables import differences, empty_tables, read_table
 from worker.blocked import BlockedStreams
@@ -106,8 +107,9 @@ class World:
         return Projector(strategies, log, store, blocked, RowCache(cache_bytes))
 
     async def append(self, stream_id: str, entries: list[Entry]) -> None:
+        producer = client_as(self.redis, PRODUCER)
         for event_id, fields in entries:
-            await self.redis.xadd(self.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
+            await producer.xadd(self.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
 
     async def delete_row(self, stream_id: str) -> None:
         async with self.engine.begin() as connection:
@@ -167,9 +169,10 @@ class Lab:
         self._runner.run(self._check(universe, moves, page_bytes, cache_bytes))
 
     async def _check(self, universe: Universe, moves: list[Move], page_bytes: int, cache_bytes: int) -> None:
-        await empty_tables(self._engine)
-        if keys := await self._redis.keys(f"{self._prefix}*"):
-            await self._redis.delete(*keys)
+        await empty_tables(engine_as(self._engine, OWNER))
+        admin = client_as(self._redis, ADMINISTRATOR)
+        if keys := await admin.keys(f"{self._prefix}*"):
+            await admin.delete(*keys)
         await play(World(self._redis, self._engine, self._prefix, page_bytes, cache_bytes), universe, moves)
         assert differences(await read_table(self._engine), single_reader(universe)) == []
 

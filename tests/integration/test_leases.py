@@ -153,11 +153,11 @@ async def test_a_replica_that_leaves_hands_its_partitions_over_in_one_step(repli
     assert (await replicas.tick("b")).live == frozenset("bc")
 
 
-async def test_the_last_replica_leaves_nothing_behind(client: Redis, keys: Keys, replicas: Replicas) -> None:
+async def test_the_last_replica_leaves_nothing_behind(redis: Redis, keys: Keys, replicas: Replicas) -> None:
     await replicas.tick("a")
     await replicas.leases["a"].leave()
     assert (
-        await client.exists(keys.leases(PROJECTION), keys.live_replicas(PROJECTION), keys.given(PROJECTION))
+        await redis.exists(keys.leases(PROJECTION), keys.live_replicas(PROJECTION), keys.given(PROJECTION))
         == 0
     )
 
@@ -172,11 +172,11 @@ async def test_a_replica_that_retires_is_alive_without_partitions(replicas: Repl
 
 
 async def test_a_lease_lives_for_a_few_seconds_by_the_servers_clock(
-    client: Redis, keys: Keys, replicas: Replicas
+    redis: Redis, keys: Keys, replicas: Replicas
 ) -> None:
     await replicas.tick("a")
-    seconds, microseconds = await client.time()
-    expiry = await client.zscore(keys.live_replicas(PROJECTION), "a")
+    seconds, microseconds = await redis.time()
+    expiry = await redis.zscore(keys.live_replicas(PROJECTION), "a")
     assert expiry is not None
     left = expiry - (seconds * 1000 + microseconds / 1000)
     assert LIVES_MS - 1000 < left <= LIVES_MS
@@ -195,13 +195,13 @@ async def test_a_replica_that_stood_still_loses_its_partitions_and_gets_a_share_
 
 
 async def test_a_replica_of_before_the_servers_clock_was_set_back_counts_as_dead_until_it_ticks(
-    client: Redis, keys: Keys, replicas: Replicas
+    redis: Redis, keys: Keys, replicas: Replicas
 ) -> None:
     for name in "ab":
         await replicas.tick(name)
-    seconds, _ = await client.time()
+    seconds, _ = await redis.time()
     future = dict.fromkeys(("a", "b", "dead"), (seconds + 3600) * 1000)
-    await client.zadd(keys.live_replicas(PROJECTION), future)
+    await redis.zadd(keys.live_replicas(PROJECTION), future)
     assert await replicas.tick("a") == Tenure(frozenset(range(8)), frozenset("a"))
     await replicas.tick("b")
     await replicas.settle(random.Random(0))
@@ -209,20 +209,20 @@ async def test_a_replica_of_before_the_servers_clock_was_set_back_counts_as_dead
 
 
 async def test_a_redis_that_forgets_everything_is_told_again(
-    client: Redis, keys: Keys, replicas: Replicas
+    redis: Redis, keys: Keys, replicas: Replicas
 ) -> None:
     for name in "abc":
         await replicas.tick(name)
-    await client.delete(keys.leases(PROJECTION), keys.live_replicas(PROJECTION))
-    await client.script_flush()
+    await redis.delete(keys.leases(PROJECTION), keys.live_replicas(PROJECTION))
+    await redis.script_flush()
     await replicas.settle(random.Random(0))
     assert await replicas.shares() == [3, 3, 2]
 
 
 async def test_leases_of_partitions_that_there_are_not_do_no_harm(
-    client: Redis, keys: Keys, replicas: Replicas
+    redis: Redis, keys: Keys, replicas: Replicas
 ) -> None:
-    await client.hset(keys.leases(PROJECTION), mapping={"99": "a", "nonsense": "a", "3": "\xff"})
+    await redis.hset(keys.leases(PROJECTION), mapping={"99": "a", "nonsense": "a", "3": "\xff"})
     assert (await replicas.tick("a")).partitions == set(range(8))
 
 
@@ -234,11 +234,11 @@ async def test_projections_do_not_share_their_leases(client: Redis, keys: Keys, 
 
 
 async def test_who_is_dead_is_asked_without_changing_anything(
-    client: Redis, keys: Keys, replicas: Replicas
+    redis: Redis, keys: Keys, replicas: Replicas
 ) -> None:
     for name in "ab":
         await replicas.tick(name)
-    await client.sadd(keys.given(PROJECTION), "a")
+    await redis.sadd(keys.given(PROJECTION), "a")
     await replicas.leases["b"].retire()
     for name in "ab":
         assert await replicas.leases[name].dead_among({"a", "b", "c"}) == {"c"}

@@ -61,18 +61,20 @@ async def test_a_page_begins_with_the_entry_to_start_from_which_is_not_decoded_a
 
 
 async def test_where_the_entry_to_start_from_is_gone_the_page_begins_after_it(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     await append(client, keys, "a", *["user_message"] * 4)
-    await client.xdel(keys.log("a"), "2-0")
+    await redis.xdel(keys.log("a"), "2-0")
     page = await read(logs_of(client, keys), "a", "2-0")
     assert page == Page("3-0", "4-0", [message(3), message(4)], ended=True)
     assert await read(logs_of(client, keys), "a", "9-0") == NONE
 
 
-async def test_a_log_that_is_missing_or_empty_gives_an_empty_page(client: Redis, keys: Keys) -> None:
+async def test_a_log_that_is_missing_or_empty_gives_an_empty_page(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     await append(client, keys, "empty", "user_message")
-    await client.xdel(keys.log("empty"), "1-0")
+    await redis.xdel(keys.log("empty"), "1-0")
     pages = await logs_of(client, keys).read([PageRequest("missing", None), PageRequest("empty", None)])
     assert pages == [NONE, NONE]
     assert await logs_of(client, keys).read([]) == []
@@ -101,9 +103,9 @@ async def test_an_event_that_cannot_be_decoded_is_in_its_place(client: Redis, ke
 
 
 async def test_a_key_of_another_type_is_refused_and_all_other_logs_are_read(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
-    await client.set(keys.log("text"), "x")
+    await redis.set(keys.log("text"), "x")
     await append(client, keys, "a", "user_message")
     requests = [PageRequest(stream_id, None) for stream_id in ("a", "text", "missing")]
     page, refused, missing = await logs_of(client, keys).read(requests)
@@ -175,17 +177,21 @@ async def test_a_log_without_such_an_event_was_read_to_its_end(
     assert await find(logs, "a", "9-0") == Finding("a", news=False, read_to="9-0")
 
 
-async def test_where_the_entry_to_start_from_is_gone_somebody_must_look(client: Redis, keys: Keys) -> None:
+async def test_where_the_entry_to_start_from_is_gone_somebody_must_look(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     await append(client, keys, "a", *["delta"] * 3)
-    await client.xdel(keys.log("a"), "2-0")
+    await redis.xdel(keys.log("a"), "2-0")
     logs = logs_of(client, keys)
     assert await find(logs, "a", "2-0") == Finding("a", news=True)
     assert await find(logs, "a", "9-0") == Finding("a", news=True)
     assert await find(logs, "missing", "1-0") == Finding("missing", news=True)
 
 
-async def test_a_log_that_is_missing_or_unreadable_has_no_news(client: Redis, keys: Keys) -> None:
-    await client.set(keys.log("text"), "x")
+async def test_a_log_that_is_missing_or_unreadable_has_no_news(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
+    await redis.set(keys.log("text"), "x")
     logs = logs_of(client, keys)
     assert await find(logs, "missing") == Finding("missing", news=False)
     assert await find(logs, "text") == Finding("text", news=False)
@@ -202,19 +208,21 @@ async def test_many_logs_are_looked_through_together(client: Redis, keys: Keys) 
     assert len(findings) == 20
 
 
-async def test_an_event_whose_type_stands_twice_is_judged_like_everywhere(client: Redis, keys: Keys) -> None:
+async def test_an_event_whose_type_stands_twice_is_judged_like_everywhere(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     command = ["XADD", keys.log("a"), "1-0", "op", "", "type", "user_message", "type", "delta"]
-    await client.execute_command(*command)
+    await redis.execute_command(*command)
     assert (await read(logs_of(client, keys), "a")).events == []
     assert (await find(logs_of(client, keys), "a")).news is False
 
 
 async def test_a_log_that_ends_with_the_greatest_id_of_all_is_read_to_its_end(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     await append(client, keys, "a", *["user_message"] * 7)
     greatest = f"{2**64 - 1}-{2**64 - 1}"
-    await client.execute_command("XADD", keys.log("a"), greatest, "type", "user_message", "data", "{}")
+    await redis.execute_command("XADD", keys.log("a"), greatest, "type", "user_message", "data", "{}")
     page = await read(logs_of(client, keys), "a")
     assert (len(page.events), page.last_id, page.ended) == (8, greatest, True)
     assert (await logs_of(client, keys).find_projected([PageRequest("a", greatest)]))[0].news is False

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.logs import append, logs_of
+from tests.servers import RunningServers
 from worker import Keys
 from worker.log_scan import NO_STREAM, LogScan
 
@@ -20,11 +21,13 @@ def client(either_client: Redis) -> Redis:
 # First and last entries.
 
 
-async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis, keys: Keys) -> None:
+async def test_first_and_last_ids_are_those_of_entries_of_any_type(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     await append(client, keys, "a", "delta", "user_message", "delta")
     await append(client, keys, "emptied", "delta")
-    await client.xdel(keys.log("emptied"), "1-0")
-    await client.set(keys.log("text"), "x")
+    await redis.xdel(keys.log("emptied"), "1-0")
+    await redis.set(keys.log("text"), "x")
     streams = ["missing", "a", "text", "emptied", "a"]
     scan = LogScan(client, keys)
     extents = await logs_of(client, keys).extents(dict.fromkeys(streams))
@@ -38,11 +41,13 @@ async def test_first_and_last_ids_are_those_of_entries_of_any_type(client: Redis
     assert await scan.last_ids(streams) == [None, "3-0", NO_STREAM, None, "3-0"]
 
 
-async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(client: Redis, keys: Keys) -> None:
+async def test_last_ids_are_told_by_a_server_that_has_forgotten_the_script(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     await append(client, keys, "a", "delta")
     scan = LogScan(client, keys)
     for _ in range(2):
-        await client.script_flush()
+        await redis.script_flush()
         assert await scan.last_ids(["a"]) == ["1-0"]
 
 
@@ -58,18 +63,21 @@ async def scan_all(scan: LogScan) -> tuple[list[str], list[bytes]]:
     return sorted(streams), sorted(misnamed)
 
 
-async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, keys: Keys) -> None:
+async def test_a_scan_finds_every_log_and_nothing_else(client: Redis, redis: Redis, keys: Keys) -> None:
     streams = sorted(["a", "", "é", "a:b", "*", "[x]", " ", "\\", *(f"s{number}" for number in range(50))])
     for stream_id in streams:
         await append(client, keys, stream_id, "delta")
-    await client.set(keys.log("text"), "x")
-    await client.xadd(f"{keys.prefix}strea:other", {"a": "b"})
-    await client.xadd(keys.feed(0), {"a": "b"})
+    await redis.set(keys.log("text"), "x")
+    await redis.xadd(f"{keys.prefix}strea:other", {"a": "b"})
+    await redis.xadd(keys.feed(0), {"a": "b"})
     assert await scan_all(LogScan(client, keys)) == (sorted([*streams, "text"]), [])
 
 
 @pytest.mark.parametrize("glob", ["*", "?", "[a-z]", "[^a]", "a\\", "\\*", "]", "^"])
-async def test_a_prefix_is_no_pattern(client: Redis, keys_prefix: str, glob: str) -> None:
+async def test_a_prefix_is_no_pattern(
+    servers: RunningServers, client: Redis, keys_prefix: str, glob: str
+) -> None:
+    servers.guard(f"{keys_prefix}*")
     keys, others = Keys(f"{keys_prefix}{glob}"), Keys(f"{keys_prefix}{secrets.token_hex(2)}")
     await append(client, keys, "mine", "delta")
     await append(client, others, "theirs", "delta")
@@ -77,21 +85,21 @@ async def test_a_prefix_is_no_pattern(client: Redis, keys_prefix: str, glob: str
     assert await scan_all(LogScan(client, keys)) == (["mine"], [])
 
 
-async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, keys: Keys) -> None:
+async def test_names_that_are_no_stream_ids_are_set_apart(client: Redis, redis: Redis, keys: Keys) -> None:
     await append(client, keys, "a", "delta")
     names = [keys.log_prefix.encode() + name for name in (b"a\0b", b"x" * 513, b"\xff")]
     for name in names[1:]:
-        await client.xadd(name, {"a": "b"})
-    await client.set(names[0], "text")
+        await redis.xadd(name, {"a": "b"})
+    await redis.set(names[0], "text")
     assert await scan_all(LogScan(client, keys)) == (["a"], names)
 
 
-async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, keys: Keys) -> None:
+async def test_a_scan_of_ends_tells_where_each_log_ends(client: Redis, redis: Redis, keys: Keys) -> None:
     await append(client, keys, "a", "delta", "user_message")
     await append(client, keys, "emptied", "delta")
-    await client.xdel(keys.log("emptied"), "1-0")
-    await client.set(keys.log("text"), "x")
-    await client.xadd(keys.log_prefix.encode() + b"\xff", {"type": "delta"}, id="7-0")
+    await redis.xdel(keys.log("emptied"), "1-0")
+    await redis.set(keys.log("text"), "x")
+    await redis.xadd(keys.log_prefix.encode() + b"\xff", {"type": "delta"}, id="7-0")
     found = dict[bytes, bytes]()
     async for step in LogScan(client, keys).scan_ends(2):
         found |= step

@@ -15,6 +15,7 @@ from sqlalchemy import Column, ForeignKey, Integer, Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase
 
+from tests.rights import OWNER, as_user
 from worker import ProjectedRow, Projection, branches
 from worker.branches import own_folder
 from worker.database import make_engine, parse_database_url
@@ -53,17 +54,19 @@ def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeModule:
 
 @pytest.fixture
 async def empty(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(parse_database_url(empty_database_url), pool_size=5, application_name="test")
+    engine = make_engine(
+        parse_database_url(as_user(empty_database_url, OWNER)), pool_size=5, application_name="test"
+    )
     yield engine
     await engine.dispose()
 
 
 async def write(url: str, module: ProjectionsModule, message: str) -> Any:
-    return await asyncio.to_thread(write_revision, url, module, message)
+    return await asyncio.to_thread(write_revision, as_user(url, OWNER), module, message)
 
 
 async def up(url: str, *modules: ProjectionsModule) -> str:
-    return await asyncio.to_thread(migrate, url, modules)
+    return await asyncio.to_thread(migrate, as_user(url, OWNER), modules)
 
 
 async def fetch(url: str, sql: str) -> set[Any]:

@@ -35,24 +35,31 @@ async def tallied(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def test_two_logs_of_one_stream_id_are_told_apart(
-    servers: RunningServers, database_url: str, tallied: AsyncEngine, redis: Redis, client: Redis, keys: Keys
+    servers: RunningServers,
+    database_url: str,
+    tallied: AsyncEngine,
+    redis: Redis,
+    producer: Redis,
+    client: Redis,
+    keys: Keys,
 ) -> None:
     """A hint says nothing of whose log has news: each group looks at its own, and finds nothing or more."""
     orders = tallies(logs="orders:")
+    servers.guard(keys.prefix, logs=[orders.logs])
     assert orders.keys(keys) == replace(keys, logs="orders:") == Keys(keys.prefix, logs="orders:")
     async with (
         serving(servers.redis_url, database_url, keys) as chats,
         serving(servers.redis_url, database_url, keys, orders) as sums,
     ):
-        chat = await emit(redis, "x", "", "user_message", {}, keys=keys)
-        order = await emit(redis, "x", "", "add", {"n": 2}, keys=orders.keys(keys))
+        chat = await emit(producer, "x", "", "user_message", {}, keys=keys)
+        order = await emit(producer, "x", "", "add", {"n": 2}, keys=orders.keys(keys))
         await hint_streams(client, keys, ["x"])
         await chats.reached("x", chat)
         await sums.reached("x", order)
         await chats.acknowledged()
         await sums.acknowledged()
         # A log in one place only makes no row, and no trouble, in the other.
-        lone = await emit(redis, "y", "", "add", {"n": 1}, keys=orders.keys(keys))
+        lone = await emit(producer, "y", "", "add", {"n": 1}, keys=orders.keys(keys))
         await hint_streams(client, keys, ["y"])
         await sums.reached("y", lone)
         await chats.acknowledged()
@@ -72,11 +79,16 @@ async def verify_obstacles(
 
 
 async def test_only_streams_that_match_are_projected(
-    servers: RunningServers, database_url: str, tallied: AsyncEngine, redis: Redis, client: Redis, keys: Keys
+    servers: RunningServers,
+    database_url: str,
+    tallied: AsyncEngine,
+    producer: Redis,
+    client: Redis,
+    keys: Keys,
 ) -> None:
     european = tallies(streams="eu-*")
     async with serving(servers.redis_url, database_url, keys, european) as running:
-        await emit(redis, "us-1", "", "add", {"n": 1}, keys=keys)
+        await emit(producer, "us-1", "", "add", {"n": 1}, keys=keys)
         await hint_streams(client, keys, ["us-1"])
         await running.reached("eu-1", await running.emit("eu-1", "add", {"n": 1}))
         await running.acknowledged()
@@ -94,14 +106,14 @@ async def test_a_backlog_of_hints_at_streams_left_out_is_passed_over(
 
 
 async def test_a_sweep_passes_over_streams_left_out_and_their_rows(
-    client: Redis, tallied: AsyncEngine, keys: Keys
+    client: Redis, redis: Redis, tallied: AsyncEngine, keys: Keys
 ) -> None:
     everything = SweepingReplica(client, keys, tallied, tallies())
     for stream_id in ("us-old", "us-gone"):
         await everything.append(stream_id, "add", {"n": 1})
     await everything.sweep()
-    await client.delete(keys.log("us-gone"))
-    await client.delete(keys.sweep_lease("tallies"))
+    await redis.delete(keys.log("us-gone"))
+    await redis.delete(keys.sweep_lease("tallies"))
     for stream_id in ("us-old", "us-new", "eu-é"):
         await everything.append(stream_id, "add", {"n": 1})
     some = SweepingReplica(client, keys, tallied, tallies(streams="eu-?"))

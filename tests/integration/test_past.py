@@ -18,6 +18,7 @@ from tests.letters import skip, stop
 from tests.projecting import Replica
 from tests.reference.model import single_reader
 from tests.retold import applied
+from tests.rights import ADMINISTRATOR, OWNER, client_as, engine_as
 from tests.servers import RunningServers
 from tests.tables import READ_MODEL, Table, differences, empty_tables, read_table
 from tests.tallies import tallies
@@ -77,13 +78,14 @@ class Lab:
         self._runner.run(self._check(universe, moment, page_bytes))
 
     async def _check(self, universe: Universe, moment: int, page_bytes: int) -> None:
-        await empty_tables(self._engine)
-        if keys := await self._redis.keys(f"{self._prefix}*"):
-            await self._redis.delete(*keys)
+        await empty_tables(engine_as(self._engine, OWNER))
+        admin = client_as(self._redis, ADMINISTRATOR)
+        if keys := await admin.keys(f"{self._prefix}*"):
+            await admin.delete(*keys)
         replica = Replica(self._redis, Keys(self._prefix), self._engine, page_bytes=page_bytes)
         for stream_id, log in universe.items():
             for event_id, fields in log:
-                await self._redis.xadd(replica.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
+                await replica.producer.xadd(replica.keys.log(stream_id), fields, id=event_id)  # type: ignore[arg-type]
         await catch_up(replica, list(universe))
         past = past_of(replica)
         ids = sorted({EventId.parse(event_id) for log in universe.values() for event_id, _ in log})
@@ -185,7 +187,7 @@ async def test_a_history_ends_before_an_event_whose_handler_fails(
 async def test_a_past_that_was_trimmed_is_refused_unless_the_loss_is_accepted(replica: Replica) -> None:
     await replica.append_many("a", *["user_message"] * 5)
     await replica.project("a")
-    await replica.redis.xtrim(replica.keys.log("a"), minid="3-0", approximate=False)
+    await replica.admin.xtrim(replica.keys.log("a"), minid="3-0", approximate=False)
     past = past_of(replica)
     with pytest.raises(PastLostError, match="begins with 3-0, the row began with 1-0"):
         await past.row_at("a", END)
@@ -195,7 +197,7 @@ async def test_a_past_that_was_trimmed_is_refused_unless_the_loss_is_accepted(re
     assert (row.columns["message_count"], row.loss) == (3, Loss("a", "1-0", "3-0"))
     told = [entry async for entry in past.history("a", accept_loss=True)]
     assert [str(entry.event_id) for entry in told] == ["3-0", "4-0", "5-0"]
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     with pytest.raises(PastLostError, match="is gone"):
         await past.row_at("a", END)
     assert not (await past.row_at("a", END, accept_loss=True)).exists
@@ -204,12 +206,12 @@ async def test_a_past_that_was_trimmed_is_refused_unless_the_loss_is_accepted(re
 async def test_an_undo_takes_nothing_of_the_past(replica: Replica) -> None:
     await replica.append_many("a", *["user_message"] * 3)
     await replica.project("a")
-    await replica.redis.xdel(replica.keys.log("a"), "3-0")
+    await replica.admin.xdel(replica.keys.log("a"), "3-0")
     assert (await past_of(replica).row_at("a", END)).columns["message_count"] == 2
 
 
 async def test_a_key_that_holds_no_log_has_no_past(replica: Replica) -> None:
-    await replica.redis.set(replica.keys.log("a"), "text")
+    await replica.admin.set(replica.keys.log("a"), "text")
     with pytest.raises(PastLostError, match="holds no log"):
         await past_of(replica).row_at("a", END)
     with pytest.raises(PastLostError, match="holds no log"):
@@ -223,7 +225,7 @@ async def test_a_log_that_is_cut_while_its_history_is_read_is_not_told_wrongly(
     await replica.append_many("a", *["user_message"] * 9)
     telling = past_of(replica).history("a")
     assert str((await anext(telling)).event_id) == "1-0"
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     with pytest.raises(PastLostError, match="ask again"):
         _ = [entry async for entry in telling]
 

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from tests.letters import make_due, only_letter, skip, stopped, told
 from tests.projecting import Replica, run
+from tests.rights import OWNER, engine_as
 from tests.tallies import Tally, spoil
 from tests.verifying import VerifyingReplica
 from tests.writes import create_tallies, rows
@@ -187,7 +188,7 @@ async def test_what_the_database_generates_is_left_to_it(
     def named(row: Named, payload: Name) -> None:
         row.name = payload["name"]
 
-    async with engine.begin() as connection:
+    async with engine_as(engine, OWNER).begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     replica = Replica(client, keys, engine, projection)
     await replica.append("a", "named", {"name": "ada"}, at="1-0")

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import strategies
 from tests.letters import stop
 from tests.projecting import Replica, run
+from tests.rights import ADMINISTRATOR, PRODUCER, REDIS_READER, as_user, client_as
 from tests.servers import RunningServers
 from tests.serving import Serving, serving
 from tests.tallies import tallies
@@ -90,8 +91,8 @@ class Waits:
 
 
 @pytest.fixture
-def waits(engine: AsyncEngine, redis: Redis, keys: Keys) -> Waits:
-    return Waits(engine, redis, keys)
+def waits(reading: AsyncEngine, reader: Redis, keys: Keys) -> Waits:
+    return Waits(reading, reader, keys)
 
 
 async def subscribed(redis: Redis, keys: Keys, subscribers: int = 1) -> None:
@@ -99,7 +100,7 @@ async def subscribed(redis: Redis, keys: Keys, subscribers: int = 1) -> None:
     channel = keys.moved(strategies.name)
 
     async def all_are() -> bool:
-        return bool((await redis.pubsub_numsub(channel))[0][1] == subscribers)
+        return bool((await client_as(redis, ADMINISTRATOR).pubsub_numsub(channel))[0][1] == subscribers)
 
     await wait_until(all_are, "subscribers")
 
@@ -131,7 +132,7 @@ async def test_a_waiter_is_woken_by_a_message(running: Serving, waits: Waits, re
     await subscribed(redis, running.keys)
     await asyncio.wait({waiting}, timeout=SHORT)
     assert not waiting.done(), "without a hint nothing is projected"
-    await running.redis.xadd(running.keys.feed(0), {"stream": "a", "type": "user_message"})
+    await running.admin.xadd(running.keys.feed(0), {"stream": "a", "type": "user_message"})
     assert await waiting < LONG / 3
 
 
@@ -172,10 +173,15 @@ async def test_many_waiters_share_one_connection_to_each_server(
     servers: RunningServers, database_url: str, keys: Keys, engine: AsyncEngine, redis: Redis
 ) -> None:
     name = keys.prefix.strip(":")
-    own = Redis.from_url(servers.redis_url, client_name=name)
+    own = Redis.from_url(as_user(servers.redis_url, REDIS_READER), client_name=name)
     waits = Waits(engine, own, keys)
     replica = Replica(redis, keys, engine)
-    event_ids = {f"s{n}": await replica.append(f"s{n}", "user_message") for n in range(2_000)}
+    event_ids = {f"s{n}": "1-0" for n in range(2_000)}
+    async with client_as(redis, PRODUCER).pipeline(transaction=False) as pipeline:
+        for stream_id, event_id in event_ids.items():
+            fields: Any = {"op": "", "type": "user_message", "data": "{}"}
+            pipeline.xadd(keys.log(stream_id), fields, id=event_id)
+        await pipeline.execute()
     waiting = [waits.start(stream_id, event_id) for stream_id, event_id in event_ids.items()]
     await subscribed(redis, keys)
     most: dict[str, int] = {}
@@ -240,7 +246,7 @@ async def test_an_event_that_was_deleted_is_not_waited_for(replica: Replica, wai
     await replica.append("a", "user_message", at="1-0")
     await replica.project("a")
     await replica.append("a", "user_message", at="2-0")
-    await replica.redis.xdel(replica.keys.log("a"), "2-0")
+    await replica.admin.xdel(replica.keys.log("a"), "2-0")
     await waits("a", "2-0")
 
 
@@ -248,6 +254,7 @@ async def test_a_blocked_stream_is_an_answer(
     servers: RunningServers, database_url: str, keys: Keys, waits: Waits, engine: AsyncEngine
 ) -> None:
     await create_tallies(engine)
+    await asyncio.to_thread(servers.grant, as_user(database_url, ADMINISTRATOR))
     waits.projection = tallies()
     async with serving(servers.redis_url, database_url, keys, waits.projection) as running:
         before = await running.emit("a", "add", {"n": 1})
@@ -267,12 +274,13 @@ async def test_a_stream_that_gets_blocked_wakes_its_waiters(
     servers: RunningServers, database_url: str, keys: Keys, waits: Waits, engine: AsyncEngine
 ) -> None:
     await create_tallies(engine)
+    await asyncio.to_thread(servers.grant, as_user(database_url, ADMINISTRATOR))
     waits.projection = tallies()
     async with serving(servers.redis_url, database_url, keys, waits.projection) as running:
         event_id = await running.world.append("a", "fail")
         waiting = waits.start("a", event_id)
         await asyncio.wait({waiting}, timeout=SHORT)
-        await running.redis.xadd(keys.feed(0), {"stream": "a", "type": "fail"})
+        await running.admin.xadd(keys.feed(0), {"stream": "a", "type": "fail"})
         with pytest.raises(StreamBlockedError):
             await waiting
 
@@ -292,7 +300,7 @@ async def test_a_letter_of_an_older_version_or_a_later_event_is_no_answer(
 async def test_a_diverged_stream_is_an_answer(replica: Replica, waits: Waits) -> None:
     await replica.append_many("a", "user_message", "user_message")
     await replica.project("a")
-    await replica.redis.xdel(replica.keys.log("a"), "2-0")
+    await replica.admin.xdel(replica.keys.log("a"), "2-0")
     await replica.append("a", "user_message", at="3-0")
     with pytest.raises(StreamDivergedError) as caught:
         await waits("a", "3-0")
@@ -302,7 +310,7 @@ async def test_a_diverged_stream_is_an_answer(replica: Replica, waits: Waits) ->
 async def test_a_log_that_is_gone_is_diverged(replica: Replica, waits: Waits) -> None:
     await replica.append_many("a", "user_message")
     await replica.project("a")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     with pytest.raises(StreamDivergedError):
         await waits("a", "2-0")
 
@@ -311,7 +319,7 @@ async def test_a_log_that_was_trimmed_is_waited_for(replica: Replica, waits: Wai
     await replica.append_many("a", "user_message", "user_message")
     await replica.project("a")
     await replica.append("a", "user_message", at="3-0")
-    await replica.redis.xtrim(replica.keys.log("a"), minid="3-0", approximate=False)
+    await replica.admin.xtrim(replica.keys.log("a"), minid="3-0", approximate=False)
     waiting = waits.start("a", "3-0")
     await asyncio.wait({waiting}, timeout=SHORT)
     assert not waiting.done()
@@ -339,8 +347,9 @@ async def test_the_answer_when_the_time_is_up_says_where_the_row_stands(
 
 
 async def test_other_keys_than_those_of_the_producer_are_told_of(
-    replica: Replica, waits: Waits, engine: AsyncEngine
+    servers: RunningServers, replica: Replica, waits: Waits
 ) -> None:
+    servers.guard(f"{replica.keys.prefix}*")
     event_id = await replica.append("a", "user_message")
     waits.keys = Keys(f"{replica.keys.prefix}other:")
     with pytest.raises(ProjectionTimeoutError, match="The log does not reach that event"):
@@ -410,7 +419,7 @@ def test_every_answer_but_the_good_one_can_be_caught_at_once() -> None:
 async def test_any_client_of_an_application_will_do(
     running: Serving, servers: RunningServers, waits: Waits, options: dict[str, Any]
 ) -> None:
-    own = waits.redis = Redis.from_url(servers.redis_url, **options)
+    own = waits.redis = Redis.from_url(as_user(servers.redis_url, REDIS_READER), **options)
     await waits("a", await running.emit("a", "user_message"))
     await waits("a", await running.emit("a", "assistant_delta"))
     await own.aclose()

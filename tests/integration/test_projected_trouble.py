@@ -18,6 +18,7 @@ from projections import strategies
 from tests.integration.test_projected import LONG, SHORT, Waits, subscribed
 from tests.projecting import Replica, run
 from tests.proxy import TcpProxy
+from tests.rights import ADMINISTRATOR, REDIS_READER, as_user, client_as
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys, ProjectionTimeoutError, awaited, projected, watcher
@@ -37,14 +38,14 @@ def replica(client: Redis, keys: Keys, engine: AsyncEngine) -> Replica:
 
 
 @pytest.fixture
-def waits(engine: AsyncEngine, redis: Redis, keys: Keys) -> Waits:
-    return Waits(engine, redis, keys)
+def waits(reading: AsyncEngine, reader: Redis, keys: Keys) -> Waits:
+    return Waits(reading, reader, keys)
 
 
 async def projected_with_message(replica: Replica, *stream_ids: str) -> None:
     """A pass, and what workers tell after it."""
     await replica.project(*stream_ids)
-    await replica.redis.publish(replica.keys.moved(strategies.name), b"[]")
+    await replica.admin.publish(replica.keys.moved(strategies.name), b"[]")
 
 
 def tasks() -> set[asyncio.Task[Any]]:
@@ -58,14 +59,18 @@ def tasks() -> set[asyncio.Task[Any]]:
 async def test_a_subscription_that_is_cut_is_made_again(
     servers: RunningServers, replica: Replica, waits: Waits, monkeypatch: pytest.MonkeyPatch, retries: bool
 ) -> None:
-    own = waits.redis = Redis.from_url(servers.redis_url) if retries else replica.redis
+    own = waits.redis = (
+        Redis.from_url(as_user(servers.redis_url, REDIS_READER))
+        if retries
+        else client_as(replica.redis, REDIS_READER)
+    )
     monkeypatch.setattr(awaited, "_FIRST_PAUSE_SECONDS", LONG)
     monkeypatch.setattr(watcher, "LONGEST_PAUSE_SECONDS", LONG)
     monkeypatch.setattr(watcher, "LONGEST_DEAF_PAUSE_SECONDS", LONG)
     waiting = waits.start("a", await replica.append("a", "user_message"))
     await subscribed(replica.redis, replica.keys)
-    [cut] = [client["id"] for client in await replica.redis.client_list() if client["sub"] == "1"]
-    await replica.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    [cut] = [client["id"] for client in await replica.admin.client_list() if client["sub"] == "1"]
+    await replica.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     await wait_until(lambda: another(replica.redis, cut), "another subscription")
     assert not waiting.done()
     await projected_with_message(replica, "a")
@@ -74,7 +79,10 @@ async def test_a_subscription_that_is_cut_is_made_again(
 
 
 async def another(redis: Redis, cut: str) -> bool:
-    return any(client["sub"] == "1" and client["id"] != cut for client in await redis.client_list())
+    return any(
+        client["sub"] == "1" and client["id"] != cut
+        for client in await client_as(redis, ADMINISTRATOR).client_list()
+    )
 
 
 async def test_sessions_that_are_terminated_are_opened_again(
@@ -87,6 +95,7 @@ async def test_sessions_that_are_terminated_are_opened_again(
         await run(
             replica.engine,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'waits'",
+            role=ADMINISTRATOR,
         )
         await asyncio.wait({waiting}, timeout=0.05)
     await replica.project("a")
@@ -97,7 +106,7 @@ async def test_sessions_that_are_terminated_are_opened_again(
 async def test_a_silent_redis_holds_up_no_look_at_rows(
     servers: RunningServers, replica: Replica, waits: Waits
 ) -> None:
-    proxy = TcpProxy(servers.redis_url)
+    proxy = TcpProxy(as_user(servers.redis_url, REDIS_READER))
     own = waits.redis = Redis.from_url(proxy.url)
     try:
         proxy.stall()
@@ -113,7 +122,7 @@ async def test_a_silent_redis_holds_up_no_look_at_rows(
 async def test_a_redis_that_is_away_is_told_of_when_the_time_is_up(
     servers: RunningServers, replica: Replica, waits: Waits
 ) -> None:
-    proxy = TcpProxy(servers.redis_url)
+    proxy = TcpProxy(as_user(servers.redis_url, REDIS_READER))
     proxy.refuse = True
     own = waits.redis = Redis.from_url(proxy.url, retry=None)
     try:
@@ -278,9 +287,9 @@ def test_loops_that_run_one_after_the_other_have_watchers_of_their_own(
     engine = create_async_engine(url, poolclass=NullPool)
 
     async def one_loop(stream_id: str) -> None:
-        redis = Redis.from_url(servers.redis_url)
+        redis = Redis.from_url(as_user(servers.redis_url, REDIS_READER))
         replica, waits = Replica(redis, keys, engine), Waits(engine, redis, keys)
-        await redis.xadd(keys.log(stream_id), {"op": "", "type": "user_message", "data": "{}"}, id="1-0")
+        await replica.append(stream_id, "user_message", at="1-0")
         waiting = waits.start(stream_id, "1-0")
         await subscribed(redis, keys)
         table = text("INSERT INTO stream_projections (stream_id, last_event_id) VALUES (:stream, '1-0')")
@@ -309,7 +318,7 @@ def test_a_loop_that_ends_in_the_midst_of_waiting_leaves_nothing_for_the_next(
     servers: RunningServers, database_url: str, keys: Keys
 ) -> None:
     async def one_loop() -> None:
-        redis = Redis.from_url(servers.redis_url)
+        redis = Redis.from_url(as_user(servers.redis_url, REDIS_READER))
         engine = make_engine(parse_database_url(database_url), pool_size=1, application_name="waits")
         waiting = Waits(engine, redis, keys).start("a", "1-0")
         await subscribed(redis, keys)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -93,12 +92,10 @@ async def test_long_runs_of_other_events_are_passed_page_by_page(
     assert await replica.positions("a") == ["12-0"]
 
 
-async def test_every_stream_of_a_batch_has_its_own_result(
-    replica: Replica, client: Redis, keys: Keys
-) -> None:
+async def test_every_stream_of_a_batch_has_its_own_result(replica: Replica, redis: Redis, keys: Keys) -> None:
     await replica.append_many("a", "user_message")
     await replica.append_many("b", "delta")
-    await client.set(keys.log("text"), "x")
+    await redis.set(keys.log("text"), "x")
     outcomes = await replica.project("a", "b", "missing", "text")
     assert outcomes == [CAUGHT_UP, CAUGHT_UP, CAUGHT_UP, Outcome.UNREADABLE]
     assert await replica.positions("a", "b", "missing", "text") == ["1-0", None, None, None]
@@ -212,15 +209,12 @@ async def test_a_connection_lost_around_the_commit_applies_no_event_twice(
 async def test_a_row_that_postgresql_refuses_holds_up_no_other_stream(
     replica: Replica, engine: AsyncEngine
 ) -> None:
-    check = text("ALTER TABLE stream_projections ADD CONSTRAINT polite CHECK (name <> 'bad')")
-    async with engine.begin() as connection:
-        await connection.execute(check)
+    await run(engine, "ALTER TABLE stream_projections ADD CONSTRAINT polite CHECK (name <> 'bad')")
     for stream_id in "abcde":
         await replica.append(stream_id, "strategy_meta", {"name": "bad" if stream_id == "c" else "good"})
     outcomes = await replica.project(*"abcde")
     assert outcomes == [BLOCKED if stream_id == "c" else CAUGHT_UP for stream_id in "abcde"]
-    async with engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE stream_projections DROP CONSTRAINT polite"))
+    await run(engine, "ALTER TABLE stream_projections DROP CONSTRAINT polite")
     await make_due(engine)
     assert await replica.project("c") == [CAUGHT_UP]
     row = await replica.row("c")

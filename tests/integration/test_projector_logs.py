@@ -50,7 +50,7 @@ async def projected(replica: Replica, *types: str) -> dict[str, Any]:
 
 
 async def cut(replica: Replica, *event_ids: str) -> None:
-    await replica.redis.xdel(replica.keys.log("a"), *event_ids)
+    await replica.admin.xdel(replica.keys.log("a"), *event_ids)
 
 
 # A log that has lost its tail.
@@ -61,7 +61,7 @@ async def test_a_log_that_has_lost_its_tail_leaves_the_row_as_it_is(
     replica: Replica, new: str | None
 ) -> None:
     row = await projected(replica, "user_message", "user_message", "user_message", "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     await replica.append_many("a", "user_message", "user_message")
     if new:
         await replica.append("a", "user_message", at=new)
@@ -76,9 +76,9 @@ async def test_a_log_that_was_lost_and_begun_anew_is_told_from_a_trimmed_one_whe
     replica: Replica, told: list[Any]
 ) -> None:
     row = await projected(replica, "user_message", "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     await replica.append("a", "user_message", at="9-0")
-    counts = "entries-added" in await replica.redis.xinfo_stream(replica.keys.log("a"))
+    counts = "entries-added" in await replica.admin.xinfo_stream(replica.keys.log("a"))
     assert await settle(replica, "a") is (DIVERGED if counts else CAUGHT_UP)
     assert (await replica.row("a") == row) is counts
     assert ("log_trimmed" in [line["event"] for line in told]) is not counts
@@ -86,7 +86,7 @@ async def test_a_log_that_was_lost_and_begun_anew_is_told_from_a_trimmed_one_whe
 
 async def test_a_log_that_is_gone_leaves_the_row_as_it_is(replica: Replica) -> None:
     row = await projected(replica, "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     assert await settle(replica, "a") is DIVERGED
     assert await replica.row("a") == row
 
@@ -113,21 +113,21 @@ async def test_a_position_that_no_log_can_hold_is_diverged_and_holds_up_nobody_e
     assert await replica.positions("a", "b") == [position, "5-1"]
 
 
-async def test_a_divergence_that_redis_forgot_is_told_again(client: Redis, keys: Keys) -> None:
+async def test_a_divergence_that_redis_forgot_is_told_again(client: Redis, redis: Redis, keys: Keys) -> None:
     diverged = DivergedStreams(client, keys, "strategies")
     await diverged.add("a", "1-0")
-    await client.delete(keys.diverged("strategies"))
+    await redis.delete(keys.diverged("strategies"))
     await diverged.add("a", "1-0")
     assert await diverged.count() == 1
 
 
 async def test_a_log_that_has_its_tail_back_goes_on(replica: Replica) -> None:
     await projected(replica, "user_message", "user_message")
-    dumped = await replica.redis.dump(replica.keys.log("a"))
+    dumped = await replica.admin.dump(replica.keys.log("a"))
     assert dumped is not None
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     assert await settle(replica, "a") is DIVERGED
-    await replica.redis.restore(replica.keys.log("a"), 0, dumped)
+    await replica.admin.restore(replica.keys.log("a"), 0, dumped)
     await replica.append("a", "user_message", at="3-0")
     assert await settle(replica, "a") is CAUGHT_UP
     assert await replica.positions("a") == ["3-0"]
@@ -135,7 +135,7 @@ async def test_a_log_that_has_its_tail_back_goes_on(replica: Replica) -> None:
 
 async def test_other_streams_of_the_batch_go_on(replica: Replica) -> None:
     await projected(replica, "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     await settle(replica, "a")
     await replica.append_many("b", "user_message")
     assert await replica.project("a", "b") == [DIVERGED, CAUGHT_UP]

@@ -108,7 +108,13 @@ class Lives:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_crashing_services_give_the_table_of_a_single_reader(
-    servers: RunningServers, database_url: str, engine: AsyncEngine, keys: Keys, client: Redis, seed: int
+    servers: RunningServers,
+    database_url: str,
+    engine: AsyncEngine,
+    keys: Keys,
+    client: Redis,
+    redis: Redis,
+    seed: int,
 ) -> None:
     rng = random.Random(seed)
     universe = random_universe(rng, streams=STREAMS, events=EVENTS)
@@ -138,7 +144,7 @@ async def test_crashing_services_give_the_table_of_a_single_reader(
                 lives.create_task(place.live_and_die())
         hurry.set()
     # Whoever died last may have held them; they would run out by themselves, but later.
-    await client.delete(keys.sweep_lease(strategies.name), keys.live_replicas(strategies.name))
+    await redis.delete(keys.sweep_lease(strategies.name), keys.live_replicas(strategies.name))
     async with places[0].service(), places[1].service():
         try:
             await wait_until(all_is_right, f"the table of seed {seed}", timeout=SETTLE_SECONDS)

@@ -43,7 +43,7 @@ async def projected(replica: RebuildingReplica, *types: str, stream_id: str = "a
 
 
 async def cut(replica: RebuildingReplica, *event_ids: str) -> None:
-    await replica.redis.xdel(replica.keys.log("a"), *event_ids)
+    await replica.admin.xdel(replica.keys.log("a"), *event_ids)
 
 
 # Rows that are replaced.
@@ -290,7 +290,7 @@ async def test_large_rows_are_replaced_in_several_transactions(
 
 async def test_a_log_that_lost_its_tail_is_rebuilt_only_by_force(replica: RebuildingReplica) -> None:
     row = await projected(replica, "user_message", "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     await replica.append_many("a", "user_message")
     for deliberate in (False, True):
         rebuilt = await replica.rebuild("a", deliberate=deliberate)
@@ -305,7 +305,7 @@ async def test_a_log_that_lost_its_tail_and_went_on_is_rebuilt_only_by_force(
     replica: RebuildingReplica,
 ) -> None:
     row = await projected(replica, "user_message", "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     await replica.append("a", "user_message", at="1-0")
     await replica.append("a", "user_message", at="3-0")
     assert (await replica.rebuild_deliberately("a")).refusal is Refusal.DIVERGED
@@ -314,7 +314,7 @@ async def test_a_log_that_lost_its_tail_and_went_on_is_rebuilt_only_by_force(
 
 async def test_a_trimmed_log_is_rebuilt_only_by_force(replica: RebuildingReplica) -> None:
     row = await projected(replica, "user_message", "user_message", "user_message")
-    await replica.redis.xtrim(replica.keys.log("a"), maxlen=2, approximate=False)
+    await replica.admin.xtrim(replica.keys.log("a"), maxlen=2, approximate=False)
     for deliberate in (False, True):
         assert (await replica.rebuild("a", deliberate=deliberate)).refusal is Refusal.TRIMMED
     assert await replica.row("a") == row
@@ -326,7 +326,7 @@ async def test_a_trimmed_log_is_rebuilt_only_by_force(replica: RebuildingReplica
 
 async def test_a_row_whose_log_is_gone_is_emptied_only_by_force(replica: RebuildingReplica) -> None:
     row = await projected(replica, "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     for deliberate in (False, True):
         assert (await replica.rebuild("a", deliberate=deliberate)).refusal is Refusal.GONE
     assert await replica.row("a") == row
@@ -336,7 +336,7 @@ async def test_a_row_whose_log_is_gone_is_emptied_only_by_force(replica: Rebuild
 
 async def test_a_key_that_is_no_stream_is_never_taken_for_a_log(replica: RebuildingReplica) -> None:
     row = await projected(replica, "user_message")
-    await replica.redis.set(replica.keys.log("a"), "text")
+    await replica.admin.set(replica.keys.log("a"), "text")
     assert (await replica.rebuild("a", accept_loss=True, deliberate=True)).refusal is Refusal.UNREADABLE
     assert await replica.row("a") == row
 
@@ -440,7 +440,7 @@ async def test_rows_without_a_log_are_pruned_with_their_claims(replica: Rebuildi
     await replica.append("b", "strategy_link", {"wdkStrategyId": 7}, at="1-0")
     await replica.append("a", "strategy_link", {"wdkStrategyId": 7}, at="2-0")
     await replica.project("a", "b")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     assert await replica.rebuilder.prune(["a", "b", "nobody"]) == ["a"]
     assert await replica.row("a") is None
     row = await replica.row("b")
@@ -456,7 +456,7 @@ async def test_a_row_that_moves_is_not_pruned(
     replica: RebuildingReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await projected(replica, "user_message")
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     extents = replica.logs.extents
 
     async def and_then_the_log_is_restored(*arguments: Any) -> Any:

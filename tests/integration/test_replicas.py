@@ -41,9 +41,9 @@ async def test_a_replica_that_stops_is_forgotten(replicas: Replicas) -> None:
 
 @pytest.mark.parametrize("stored", [b'{"consumer": "new", "something": "else"}', b"{}"])
 async def test_a_report_of_another_version_does_no_harm(
-    client: Redis, keys: Keys, replicas: Replicas, stored: bytes
+    redis: Redis, keys: Keys, replicas: Replicas, stored: bytes
 ) -> None:
-    await client.hset(keys.replicas("strategies"), "new", stored)
+    await redis.hset(keys.replicas("strategies"), "new", stored)
     await replicas.report(report("a"))
     assert [found.consumer for found in await replicas.all()] == ["a"]
     await replicas.remove_silent()

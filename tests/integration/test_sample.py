@@ -107,7 +107,7 @@ async def test_a_stop_does_not_wait_for_a_second_look(
         return confirm(verifier, stream_ids)
 
     monkeypatch.setattr(Verifier, "confirm", noticed)
-    await world.redis.delete(world.keys.log("b"))  # After more than a sweep's period, an hour, it is gone.
+    await world.admin.delete(world.keys.log("b"))  # After more than a sweep's period, an hour, it is gone.
     await wait_until(looking_again.is_set, "a row to seem wrong")
     async with asyncio.timeout(10):
         await running.stop()

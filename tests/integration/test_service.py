@@ -11,11 +11,12 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.projecting import run
 from tests.servers import RunningServers
 from tests.serving import Serving, serving
 from tests.tallies import tallies
 from tests.waiting import wait_until
-from tests.writes import create_tallies, run
+from tests.writes import create_tallies
 from worker import Keys
 from worker.projector import Projector
 from worker.replicas import ReplicaReport
@@ -82,7 +83,7 @@ async def test_hints_of_other_types_are_acknowledged_without_a_pass(
 
 async def test_a_hint_without_a_type_is_heeded(running: Serving) -> None:
     event_id = await running.world.append("a", "user_message")
-    await running.redis.xadd(running.keys.feed(0), {"stream": "a"})
+    await running.admin.xadd(running.keys.feed(0), {"stream": "a"})
     await running.reached("a", event_id)
 
 
@@ -155,8 +156,8 @@ async def test_a_stop_finishes_what_is_in_hand_and_leaves_nothing_behind(
         assert await running.at(stream_id, event_id)
     assert await running.pending() == 0
     for partition in range(running.keys.partitions):
-        assert await running.redis.xinfo_consumers(running.keys.feed(partition), "strategies") == []
-    assert await running.redis.exists(running.keys.sweep_lease("strategies")) == 0
+        assert await running.admin.xinfo_consumers(running.keys.feed(partition), "strategies") == []
+    assert await running.admin.exists(running.keys.sweep_lease("strategies")) == 0
     assert await running.report() is None
 
 

@@ -62,8 +62,8 @@ def outage(running: Serving, monkeypatch: pytest.MonkeyPatch) -> Outage:
 async def test_a_feed_that_was_deleted_is_made_again(running: Serving) -> None:
     await running.reached("a", await running.emit("a", "user_message"))
     feeds = [running.keys.feed(partition) for partition in range(running.keys.partitions)]
-    await running.redis.delete(*feeds)
-    await wait_until(lambda: running.redis.exists(feeds[-1]), "the feed")
+    await running.admin.delete(*feeds)
+    await wait_until(lambda: running.admin.exists(feeds[-1]), "the feed")
     await running.reached("a", await running.emit("a", "user_message"))
     await running.acknowledged()
 
@@ -71,7 +71,7 @@ async def test_a_feed_that_was_deleted_is_made_again(running: Serving) -> None:
 async def test_a_group_that_was_deleted_is_made_again(running: Serving) -> None:
     await running.reached("a", await running.emit("a", "user_message"))
     for partition in range(running.keys.partitions):
-        await running.redis.xgroup_destroy(running.keys.feed(partition), "strategies")
+        await running.admin.xgroup_destroy(running.keys.feed(partition), "strategies")
     await running.reached("b", await running.emit("b", "user_message"))
 
 
@@ -80,8 +80,8 @@ async def test_everything_but_the_logs_may_be_lost(
 ) -> None:
     async with serving(servers.redis_url, database_url, keys, sweep_seconds=0.1) as running:
         await running.reached("a", await running.emit("a", "user_message"))
-        others = [key async for key in running.redis.scan_iter(f"{keys.prefix}*", count=1000)]
-        await running.redis.delete(*(key for key in others if not key.startswith(keys.log_prefix.encode())))
+        others = [key async for key in running.admin.scan_iter(f"{keys.prefix}*", count=1000)]
+        await running.admin.delete(*(key for key in others if not key.startswith(keys.log_prefix.encode())))
         for stream_id in ("a", "b"):
             await running.reached(stream_id, await running.world.append(stream_id, "user_message"))
         await running.reached("c", await running.emit("c", "user_message"))

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from projections import strategies
+from tests.rights import ADMINISTRATOR
 from tests.servers import RunningServers
 from tests.tallies import MAKE_TABLE, tallies
 from tests.waiting import wait_until
@@ -33,13 +34,14 @@ async def worker(
     """Strategies, and tallies whose table is missing at first."""
     monkeypatch.setattr(running, "_WATCH_SECONDS", 0.1)
     both = [strategies, tallies(logs="orders:")]
+    servers.guard(keys.prefix, logs=["orders:"])
     async with working(redis, servers.redis_url, database_url, database_url, keys, both) as under_way:
         yield under_way
 
 
 async def add(worker: Working, stream_id: str, event_type: str = "add") -> str:
     keys = Keys(worker.keys.prefix, logs="orders:")
-    return await emit(worker.redis, stream_id, "", event_type, {"n": 1}, keys=keys)
+    return await emit(worker.producer, stream_id, "", event_type, {"n": 1}, keys=keys)
 
 
 async def all_add_up_to(worker: Working, expected: int, streams: int = _EVENTS) -> None:
@@ -117,10 +119,16 @@ async def test_locks_hold_up_their_own_projection_alone(worker: Working, stateme
 
 
 async def test_many_that_wait_for_locks_leave_another_its_connections(
-    servers: RunningServers, database_url: str, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    servers: RunningServers,
+    database_url: str,
+    redis: Redis,
+    producer: Redis,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "_WATCH_SECONDS", 0.1)
     waiting = [tallies(f"tallies-{number}", logs=f"t{number}:") for number in range(4)]
+    servers.guard(keys.prefix, logs=[projection.logs for projection in waiting])
     async with working(
         redis, servers.redis_url, database_url, database_url, keys, [strategies, *waiting], sweep_seconds=0.2
     ) as worker:
@@ -130,12 +138,13 @@ async def test_many_that_wait_for_locks_leave_another_its_connections(
             for projection in waiting:
                 for number in range(_EVENTS // 4):
                     stream_id = f"{projection.name}-{number}"
-                    await emit(redis, stream_id, "", "add", {"n": 1}, keys=projection.keys(keys))
+                    await emit(producer, stream_id, "", "add", {"n": 1}, keys=projection.keys(keys))
 
             async def all_wait() -> bool:
                 found = await worker.fetch(
                     "SELECT count(*) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                    role=ADMINISTRATOR,
                 )
                 return bool(found >= _CONNECTIONS * len(waiting))
 

@@ -81,7 +81,7 @@ async def test_a_replica_that_joins_soon_has_its_share(services: Services) -> No
 
 
 async def more_than(running: Serving, members: str, number: int) -> bool:
-    return await running.redis.zcard(members) > number
+    return await running.admin.zcard(members) > number
 
 
 async def test_a_replica_that_stops_hands_over_at_once(services: Services) -> None:
@@ -144,7 +144,7 @@ async def test_more_replicas_than_partitions_stand_by_until_one_goes(
 async def test_replicas_share_again_after_redis_forgot_everything(services: Services) -> None:
     running = [await services.start(), await services.start()]
     await wait_until(partial(shared, *running), "fair shares")
-    redis, keys = running[0].redis, services.keys
+    redis, keys = running[0].admin, services.keys
     names = [name async for name in redis.scan_iter(f"{keys.prefix}*", count=1000)]
     await redis.delete(*names)
     await wait_until(partial(redis.exists, keys.leases(PROJECTION)), "leases")
@@ -155,7 +155,7 @@ async def test_replicas_share_again_after_redis_forgot_everything(services: Serv
 async def test_replicas_share_again_after_redis_came_back_as_it_was_before(services: Services) -> None:
     running = [await services.start(), await services.start()]
     await wait_until(partial(shared, *running), "fair shares")
-    redis, leases = running[0].redis, services.keys.leases(PROJECTION)
+    redis, leases = running[0].admin, services.keys.leases(PROJECTION)
     [first] = [serving.service._consumer for serving in running if 0 in serving.held]
     await redis.hset(leases, mapping={str(partition): first for partition in range(6)})
 
@@ -172,7 +172,7 @@ async def test_events_are_applied_once_by_whichever_replica(services: Services) 
     running = [await services.start() for _ in range(4)]
     await wait_until(partial(shared, *running), "fair shares")
     with handler_calls(strategies) as calls:
-        await backlog.append(running[0].redis, services.keys)
+        await backlog.append(running[0].world.producer, services.keys)
         await running[0].acknowledged()
     tallies = [serving.service._projector.tally for serving in running]
     redone = sum(tally.events_redone for tally in tallies)
@@ -219,9 +219,9 @@ async def test_without_leases_all_is_projected_just_the_same(services: Services)
 
 async def test_a_group_that_was_deleted_starts_a_sweep_whoever_has_the_lease(services: Services) -> None:
     running = await services.start()
-    await running.redis.set(services.keys.sweep_lease(PROJECTION), "somebody else")
+    await running.admin.set(services.keys.sweep_lease(PROJECTION), "somebody else")
     event_id = await running.world.append("a", "user_message")
-    await running.redis.xgroup_destroy(services.keys.feed(0), PROJECTION)
+    await running.admin.xgroup_destroy(services.keys.feed(0), PROJECTION)
     await running.reached("a", event_id)
 
 
@@ -230,10 +230,10 @@ async def test_a_hint_that_was_trimmed_while_it_was_pending_starts_a_sweep(
 ) -> None:
     monkeypatch.setattr(service, "_HOUSEKEEPING_SECONDS", 0.02)
     running = await services.start()
-    await running.redis.set(services.keys.sweep_lease(PROJECTION), "somebody else")
+    await running.admin.set(services.keys.sweep_lease(PROJECTION), "somebody else")
     event_id = await running.world.append("a", "user_message")
     feed = services.keys.feed(0)
-    async with running.redis.pipeline(transaction=True) as somebody_dies:
+    async with running.admin.pipeline(transaction=True) as somebody_dies:
         somebody_dies.xadd(feed, {"stream": "a"})
         somebody_dies.xreadgroup(PROJECTION, "dead", {feed: ">"})
         somebody_dies.xtrim(feed, maxlen=0, approximate=False)

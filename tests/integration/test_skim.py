@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.feeds import add_hints, feed_of, read_all, stream_ids
+from tests.rights import ADMINISTRATOR, client_as
 from worker import Keys, skim
 from worker.feed import Feed
 from worker.hint import Hint
@@ -38,14 +39,16 @@ async def behind(client: Redis, keys: Keys, *streams: str, consumer: str = "cons
 
 
 async def delivered(client: Redis, keys: Keys) -> bytes:
-    [group] = await client.xinfo_groups(keys.feed(0))
+    [group] = await client_as(client, ADMINISTRATOR).xinfo_groups(keys.feed(0))
     found = group["last-delivered-id"]
     assert isinstance(found, bytes)
     return found
 
 
 async def last_hint(client: Redis, keys: Keys) -> bytes:
-    [(event_id, _)] = await client.execute_command("XREVRANGE", keys.feed(0), "+", "-", "COUNT", 1)
+    [(event_id, _)] = await client_as(client, ADMINISTRATOR).execute_command(
+        "XREVRANGE", keys.feed(0), "+", "-", "COUNT", 1
+    )
     assert isinstance(event_id, bytes)
     return event_id
 
@@ -69,11 +72,13 @@ async def test_only_so_many_hints_are_skimmed_at_a_time(
     assert stream_ids(await read_all(client, keys, feed)) == ["b"]
 
 
-async def test_hints_of_types_that_are_not_projected_name_no_streams(client: Redis, keys: Keys) -> None:
+async def test_hints_of_types_that_are_not_projected_name_no_streams(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys)
     kinds: list[Any] = [{"type": "delta"}, {"type": "user_message"}, {"type": ""}, {}]
     for number, kind in enumerate(kinds):
-        await client.xadd(keys.feed(0), {"stream": f"s{number}", **kind})
+        await redis.xadd(keys.feed(0), {"stream": f"s{number}", **kind})
     skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     assert sorted(stream_ids(hints)) == ["s1", "s2", "s3"]
@@ -122,11 +127,13 @@ async def test_a_skimmed_partition_is_not_read_meanwhile(client: Redis, keys: Ke
     assert stream_ids(await feed.read(FULL)) == ["b"]
 
 
-async def test_redis_goes_on_counting_what_the_group_has_read(client: Redis, keys: Keys) -> None:
+async def test_redis_goes_on_counting_what_the_group_has_read(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys, *["a", "b"] * 700)
     skims = Skims(client, feed, TYPES)
     await skims.settle(await skims.begin())
-    [group] = await client.xinfo_groups(keys.feed(0))
+    [group] = await redis.xinfo_groups(keys.feed(0))
     counts = "entries-read" in group  # from Redis 7 on
     assert group.get("lag") == (0 if counts else None)
 
@@ -172,7 +179,7 @@ async def test_a_group_is_never_moved_back(client: Redis, keys: Keys) -> None:
 
 
 async def test_what_another_replica_has_read_meanwhile_is_not_counted_twice(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     feed = await behind(client, keys, "a", "b")
     skims = Skims(client, feed, TYPES)
@@ -183,7 +190,7 @@ async def test_what_another_replica_has_read_meanwhile_is_not_counted_twice(
     assert stream_ids(await other.read(1)) == ["a"]
     await skims.settle(hints)
     await feed.read(FULL)
-    [group] = await client.xinfo_groups(keys.feed(0))
+    [group] = await redis.xinfo_groups(keys.feed(0))
     counts = "entries-read" in group  # from Redis 7 on
     assert group.get("lag") == (0 if counts else None)
 
@@ -214,17 +221,21 @@ async def test_a_skim_that_begins_while_the_one_before_ends_is_not_forgotten(
     assert await delivered(client, keys) == await last_hint(client, keys)
 
 
-async def test_the_group_is_not_moved_in_a_feed_that_was_made_anew(client: Redis, keys: Keys) -> None:
+async def test_the_group_is_not_moved_in_a_feed_that_was_made_anew(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys, "a")
     skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
-    await client.delete(keys.feed(0))
+    await redis.delete(keys.feed(0))
     await feed_of(client, keys, consumer="other").join()
     await skims.settle(hints)
     assert await delivered(client, keys) == b"0-0"
 
 
-async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(client: Redis, keys: Keys) -> None:
+async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys, "a")
     skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
@@ -233,7 +244,7 @@ async def test_a_hint_that_another_replica_has_in_hand_stays_its_own(client: Red
     assert await other.read(FULL) == []  # own pending ones come first
     assert stream_ids(await other.read(FULL)) == ["a"]
     await skims.settle(hints)
-    [group] = await client.xinfo_groups(keys.feed(0))
+    [group] = await redis.xinfo_groups(keys.feed(0))
     assert group["pending"] == 1
 
 
@@ -257,10 +268,12 @@ async def test_a_stream_that_goes_on_not_getting_on_is_hinted_at_once_only(clien
     assert stream_ids(await read_all(client, keys, feed)) == ["a"]
 
 
-async def test_hints_that_say_nothing_are_counted_and_passed_over(client: Redis, keys: Keys) -> None:
+async def test_hints_that_say_nothing_are_counted_and_passed_over(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys)
     for field, value in (("other", b"a"), ("stream", b"\xff"), ("stream", b"a")):
-        await client.xadd(keys.feed(0), {field: value})
+        await redis.xadd(keys.feed(0), {field: value})
     skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
     assert stream_ids(hints) == ["a"]
@@ -269,19 +282,21 @@ async def test_hints_that_say_nothing_are_counted_and_passed_over(client: Redis,
 
 
 async def test_hints_that_say_nothing_are_not_counted_twice_where_they_are_read_after_all(
-    client: Redis, keys: Keys
+    client: Redis, redis: Redis, keys: Keys
 ) -> None:
     feed = await behind(client, keys)
-    await client.xadd(keys.feed(0), {"other": b"a"})
+    await redis.xadd(keys.feed(0), {"other": b"a"})
     assert await Skims(client, feed, TYPES).begin() == []
     assert await read_all(client, keys, feed) == []
     assert feed.malformed == 1
 
 
-async def test_a_feed_that_was_deleted_meanwhile_ends_the_skim(client: Redis, keys: Keys) -> None:
+async def test_a_feed_that_was_deleted_meanwhile_ends_the_skim(
+    client: Redis, redis: Redis, keys: Keys
+) -> None:
     feed = await behind(client, keys, "a")
     skims = Skims(client, feed, TYPES)
     hints = await skims.begin()
-    await client.delete(keys.feed(0))
+    await redis.delete(keys.feed(0))
     await skims.settle(hints)
     assert feed.aside(0) is None

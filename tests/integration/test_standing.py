@@ -91,10 +91,10 @@ async def test_a_stale_letter_blocks_nothing(replica: Replica, event_id: str, ve
 async def test_a_log_that_lost_its_tail_has_diverged_from_its_row(replica: Replica) -> None:
     await replica.append_many("a", "user_message", "user_message")
     await replica.project("a")
-    await replica.redis.xdel(replica.keys.log("a"), "2-0")
+    await replica.admin.xdel(replica.keys.log("a"), "2-0")
     view = await look(replica)
     assert (view.standing, view.waiting) == (Standing.DIVERGED, None)
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     assert (await look(replica)).standing is Standing.LOG_GONE
 
 
@@ -109,18 +109,18 @@ async def test_a_trimmed_log_is_told_with_what_is_gone(replica: Replica) -> None
     await replica.append_many("a", "user_message", "user_message")
     await replica.project("a")
     await replica.append_many("a", "user_message", "user_message", first=3)
-    await replica.redis.xtrim(replica.keys.log("a"), minid="2-0", approximate=False)
+    await replica.admin.xtrim(replica.keys.log("a"), minid="2-0", approximate=False)
     view = await look(replica)
     assert (view.standing, view.trimmed, view.log_starts_at) == (Standing.BEHIND, False, "2-0")
     assert view.loss is not None
-    await replica.redis.xtrim(replica.keys.log("a"), minid="4-0", approximate=False)
+    await replica.admin.xtrim(replica.keys.log("a"), minid="4-0", approximate=False)
     view = await look(replica)
     assert (view.standing, view.trimmed) == (Standing.BEHIND, True)
     assert view.waiting == Waiting(1, counted=True, oldest=EventId(4, 0))
 
 
 async def test_a_key_of_another_kind_is_unreadable(replica: Replica) -> None:
-    await replica.redis.set(replica.keys.log("a"), "text")
+    await replica.admin.set(replica.keys.log("a"), "text")
     assert (await look(replica)).standing is Standing.UNREADABLE
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.asking import Reply, ask
+from tests.projecting import run
 from tests.servers import RunningServers
 from tests.tallies import tallies
 from tests.waiting import wait_until
@@ -113,8 +114,7 @@ async def test_a_blocked_stream_is_a_concern_and_is_not_named(site: Site) -> Non
 
 
 async def test_a_table_that_is_gone_is_told_once_for_all_replicas(site: Site, engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql("ALTER TABLE tallies RENAME TO elsewhere")
+    await run(engine, "ALTER TABLE tallies RENAME TO elsewhere")
     await site.shows("Not ready: ", "projections", 0, "concerns")
     told = await site.status()
     assert not told["ready"]

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.projecting import run
 from tests.tallies import tallies
-from tests.writes import AT, create_tallies, rows, run, stored, write
+from tests.writes import AT, create_tallies, rows, stored, write
 from worker import EventId
 from worker.database import make_engine, parse_database_url
 from worker.row import RawJson

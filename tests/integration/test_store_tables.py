@@ -14,8 +14,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tests.projecting import run
+from tests.rights import ADMINISTRATOR, OWNER, engine_as
 from tests.tallies import Tally
-from tests.writes import create_tallies, rows, run, write
+from tests.writes import create_tallies, rows, write
 from worker import ProjectedRow, Projection, RuleReader, RuleTransaction, RuleWrite, StoredFacts
 from worker.database import make_engine, parse_database_url
 from worker.letters import WorkerTables
@@ -105,8 +107,15 @@ async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     """One connection to a database with the table of tallies and the odd one."""
     engine = make_engine(parse_database_url(empty_database_url), pool_size=1, application_name="test")
     await create_tallies(engine)
-    await run(engine, 'CREATE SCHEMA "Odd Schema"')
-    async with engine.begin() as connection:
+    database, owner = (engine_as(engine, OWNER).url.database, engine_as(engine, OWNER).url.username)
+    await run(engine, f"GRANT CREATE ON DATABASE {database} TO {owner}", role=ADMINISTRATOR)
+    await run(
+        engine,
+        'CREATE SCHEMA "Odd Schema"',
+        f'GRANT USAGE ON SCHEMA "Odd Schema" TO {engine.url.username}',
+        f'ALTER DEFAULT PRIVILEGES IN SCHEMA "Odd Schema" GRANT ALL ON TABLES TO {engine.url.username}',
+    )
+    async with engine_as(engine, OWNER).begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.run_sync(WorkerTables.metadata.create_all)
     yield engine

@@ -59,7 +59,7 @@ def storable(value: Any) -> Any:
 
 
 async def append_random(world: Replica, stream_id: str, chance: random.Random, count: int) -> None:
-    pipeline = world.redis.pipeline(transaction=False)
+    pipeline = world.producer.pipeline(transaction=False)
     for _ in range(count):
         event_type, payload = make_event(Rolled(chance), TYPES)
         fields: Any = entry_fields(event_type, payload)

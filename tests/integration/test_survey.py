@@ -48,7 +48,7 @@ async def test_every_wrong_row_is_told_once(world: VerifyingReplica) -> None:
         await world.append(stream_id, "user_message")
     await world.append("deltas", "assistant_delta")
     await world.damage("INSERT INTO stream_projections (stream_id) VALUES ('new-2'), ('made beforehand')")
-    await world.redis.delete(world.keys.log("chat-7"))
+    await world.admin.delete(world.keys.log("chat-7"))
     found, _ = await take(world)
     assert sorted(found.drifted) == ["chat-3", "chat-33", "new-1", "new-2"]
     assert sorted(f.stream_id for f in found.told) == ["chat-3", "chat-33", "chat-7", "new-1", "new-2"]

@@ -147,11 +147,11 @@ async def test_a_sweep_tells_what_it_has_found(replica: SweepingReplica) -> None
     await replica.append("a", "delta", at="1000-0")
     for number in (3000, 2000):
         await replica.append(f"s{number}", "user_message", at=f"{number}-0")
-    await replica.redis.xadd(replica.keys.log_prefix.encode() + b"\xff", {"a": "b"})
+    await replica.admin.xadd(replica.keys.log_prefix.encode() + b"\xff", {"a": "b"})
     report, _ = await replica.sweep()
     assert (report.streams, report.behind, report.unusable_keys) == (3, 2, 1)
     assert report.oldest_behind_ms == 2000
-    stored = await replica.redis.get(replica.keys.sweep_report("strategies"))
+    stored = await replica.admin.get(replica.keys.sweep_report("strategies"))
     assert isinstance(stored, bytes)
     assert SweepReport.parse(stored) == report
     assert (await replica.sweep())[0].oldest_behind_ms is None
@@ -172,16 +172,16 @@ async def test_keys_that_cannot_be_projected_are_told_when_their_number_changes(
 ) -> None:
     prefix = replica.keys.log_prefix.encode()
     await replica.append_many("a", "user_message")
-    await replica.redis.set(prefix + b"text", "x")
+    await replica.admin.set(prefix + b"text", "x")
     with capture_logs() as lines:
         for name in (b"\xff\nline", b"a\0b", b"x" * 10_000):
-            await replica.redis.xadd(prefix + name, {"type": "user_message", "data": "{}"})
+            await replica.admin.xadd(prefix + name, {"type": "user_message", "data": "{}"})
             for _ in range(2):
                 report, queued = await replica.sweep()
                 assert queued <= {"a"}
         assert (report.streams, report.unusable_keys) == (1, 4)
         for name in (b"text", b"\xff\nline", b"a\0b", b"x" * 10_000):
-            await replica.redis.delete(prefix + name)
+            await replica.admin.delete(prefix + name)
         await replica.sweep()
     told = [line for line in lines if line["event"] == "keys_unusable"]
     assert [line["keys"] for line in told] == [2, 3, 4, 0]
@@ -192,7 +192,7 @@ async def test_keys_that_cannot_be_projected_are_told_when_their_number_changes(
 async def test_entries_without_a_type_are_counted_where_nothing_else_is(replica: SweepingReplica) -> None:
     log = replica.keys.log("a")
     for field in (("data", "{}"), ("type", b"\xff"), ("type", "delta"), ("type", "")):
-        await replica.redis.xadd(log, dict([field]))
+        await replica.admin.xadd(log, dict([field]))
     for _ in range(2):
         _, queued = await replica.sweep()
         assert queued == set()
@@ -221,10 +221,10 @@ async def test_only_one_replica_sweeps(client: Redis, keys: Keys, engine: AsyncE
     assert await first.sweeper.run_once() is None
 
 
-async def test_a_lease_ends_by_itself(client: Redis, keys: Keys, engine: AsyncEngine) -> None:
+async def test_a_lease_ends_by_itself(client: Redis, redis: Redis, keys: Keys, engine: AsyncEngine) -> None:
     dead = SweepingReplica(client, keys, engine, consumer="dead", period=timedelta(seconds=5))
     assert await dead.sweeper.run_once() is not None
-    remaining = await client.pttl(keys.sweep_lease("strategies"))
+    remaining = await redis.pttl(keys.sweep_lease("strategies"))
     assert 0 < remaining <= 10_000
 
 
@@ -256,7 +256,7 @@ async def test_a_blocked_stream_is_passed_over_until_its_log_grows(
 async def test_a_stream_whose_log_is_gone_is_queued_once(replica: SweepingReplica) -> None:
     await replica.append_many("a", "user_message")
     await replica.sweep()
-    await replica.redis.delete(replica.keys.log("a"))
+    await replica.admin.delete(replica.keys.log("a"))
     sweeps = [await replica.sweep() for _ in range(3)]
     assert [queued for _, queued in sweeps] == [{"a"}, set(), set()]
     assert [report.vanished for report, _ in sweeps] == [1, 1, 1]
@@ -267,7 +267,7 @@ async def test_a_diverged_stream_is_queued_once_until_its_log_ends_elsewhere(
 ) -> None:
     await replica.append_many("a", "user_message", "user_message")
     await replica.sweep()
-    await replica.redis.xdel(replica.keys.log("a"), "2-0")
+    await replica.admin.xdel(replica.keys.log("a"), "2-0")
     assert [(await replica.sweep())[1] for _ in range(3)] == [{"a"}, set(), set()]
     await replica.append_many("a", "user_message", first=5)
     assert [(await replica.sweep())[1] for _ in range(3)] == [{"a"}, set(), set()]
@@ -279,12 +279,12 @@ async def test_diverged_streams_are_told_until_they_get_on(replica: SweepingRepl
         await replica.append_many(stream_id, "user_message", "user_message")
     await replica.sweep()
     for stream_id in "abc":
-        await replica.redis.xdel(replica.keys.log(stream_id), "2-0")
+        await replica.admin.xdel(replica.keys.log(stream_id), "2-0")
     await replica.sweep()
     assert await replica.diverged.count() == 3
     await run(replica.engine, "UPDATE stream_projections SET last_event_id = '1-0' WHERE stream_id = 'a'")
     await run(replica.engine, "DELETE FROM stream_projections WHERE stream_id = 'b'")
-    await replica.redis.delete(replica.keys.log("b"))
+    await replica.admin.delete(replica.keys.log("b"))
     heir = SweepingReplica(replica.redis, replica.keys, replica.engine)
     await heir.sweep()
     assert [stream_id async for stream_id in heir.diverged.all()] == ["c"]

@@ -44,7 +44,7 @@ async def claimants(replica: SweepingReplica) -> set[str]:
 
 
 async def test_the_claims_of_a_deleted_conversation_are_given_back(claimed: SweepingReplica) -> None:
-    await claimed.redis.delete(claimed.keys.log("b"))
+    await claimed.admin.delete(claimed.keys.log("b"))
     await run(claimed.engine, DELETE_B)
     await claimed.sweep()
     assert await holders(claimed) == {"a": (7, True)}
@@ -54,7 +54,7 @@ async def test_the_claims_of_a_deleted_conversation_are_given_back(claimed: Swee
 async def test_a_conversation_of_which_only_the_log_is_deleted_keeps_its_claims(
     claimed: SweepingReplica,
 ) -> None:
-    await claimed.redis.delete(claimed.keys.log("b"))
+    await claimed.admin.delete(claimed.keys.log("b"))
     report, _ = await claimed.sweep()
     assert report.vanished == 1
     assert await holders(claimed) == {"a": (None, False), "b": (7, False)}
@@ -71,7 +71,7 @@ async def test_a_conversation_of_which_only_the_row_is_deleted_keeps_its_claims(
 async def test_a_conversation_that_begins_anew_under_the_same_name_has_only_its_new_claims(
     claimed: SweepingReplica,
 ) -> None:
-    await claimed.redis.delete(claimed.keys.log("b"))
+    await claimed.admin.delete(claimed.keys.log("b"))
     await run(claimed.engine, DELETE_B)
     await claimed.append("b", "strategy_link", {"wdkStrategyId": 8}, at="9-0")
     await claimed.sweep()
@@ -110,7 +110,7 @@ async def test_however_many_rows_there_are_every_vanished_log_is_noticed(
         await replica.append_many(stream_id, "user_message")
     await replica.sweep()
     for stream_id in streams[::2]:
-        await replica.redis.delete(replica.keys.log(stream_id))
+        await replica.admin.delete(replica.keys.log(stream_id))
     queued: set[str] = set()
     for _ in range(5):
         queued |= (await replica.sweep())[1]

@@ -49,7 +49,7 @@ def run(suite: Path, tmp_path_factory: pytest.TempPathFactory, servers: RunningS
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(installed), str(suite), str(ROOT)]),
-                "TEST_REDIS_URL": servers.redis_url,
+                "TEST_REDIS_URL": servers.admin_redis_url,
                 "TEST_DATABASE_URL": servers.database_url,
                 **env,
             },

@@ -31,7 +31,7 @@ APPLE: Lines = {"apple": {"quantity": 2, "price": None, "tags": []}}
 @pytest.fixture
 def worlds(servers: RunningServers, databases: Databases) -> Iterator[Worlds]:
     """What the plugin's fixture is, on the servers of this run."""
-    worlds = Worlds(Servers(servers.redis_url, servers.database_url), databases)
+    worlds = Worlds(Servers(servers.admin_redis_url, servers.database_url), databases)
     yield worlds
     worlds.close()
 
@@ -163,7 +163,7 @@ async def test_what_a_worker_died_of_is_raised(worlds: Worlds) -> None:
 
 
 def test_nothing_is_left_behind(servers: RunningServers, databases: Databases) -> None:
-    worlds = Worlds(Servers(servers.redis_url, servers.database_url), databases)
+    worlds = Worlds(Servers(servers.admin_redis_url, servers.database_url), databases)
 
     async def scenario() -> str:
         async with worlds(orders()) as world:
@@ -176,7 +176,7 @@ def test_nothing_is_left_behind(servers: RunningServers, databases: Databases) -
     assert len(before - databases._made) == 1
 
     async def left() -> list[bytes]:
-        async with Redis.from_url(servers.redis_url) as client:
+        async with Redis.from_url(servers.admin_redis_url) as client:
             return [key async for key in client.scan_iter(f"{prefix}*")]
 
     assert asyncio.run(left()) == []

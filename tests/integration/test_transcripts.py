@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from projections import transcripts
 from projections.transcripts import read_stream_messages, read_stream_thinking
 from tests.reference import transcript as reference
+from tests.rights import REDIS_READER, as_user
 from tests.servers import RunningServers
 from tests.waiting import wait_until
 from worker import Keys
@@ -52,7 +53,7 @@ def keys(keys_prefix: str) -> Keys:
 
 @pytest.fixture(params=CLIENTS)
 async def client(servers: RunningServers, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    client = Redis.from_url(servers.redis_url, **request.param)
+    client = Redis.from_url(as_user(servers.redis_url, REDIS_READER), **request.param)
     yield client
     await client.aclose()
 

@@ -223,14 +223,14 @@ async def test_rows_of_other_versions_are_not_compared(world: VerifyingReplica) 
 
 async def test_a_log_that_was_trimmed_is_told_and_nothing_is_said_of_its_row(world: VerifyingReplica) -> None:
     await world.damage(ROW.format("name = 'x'"))
-    await world.redis.xtrim(world.keys.log("b"), maxlen=4, approximate=False)
+    await world.admin.xtrim(world.keys.log("b"), maxlen=4, approximate=False)
     found = await world.find("b")
     assert (found.obstacle, found.wrong, found.differences) == (Obstacle.TRIMMED, False, ())
 
 
 async def test_a_log_that_is_gone_or_no_stream_is_told(world: VerifyingReplica) -> None:
-    await world.redis.delete(world.keys.log("a"), world.keys.log("b"))
-    await world.redis.set(world.keys.log("b"), "something else")
+    await world.admin.delete(world.keys.log("a"), world.keys.log("b"))
+    await world.admin.set(world.keys.log("b"), "something else")
     assert [found.obstacle for found in await world.verify("a", "b", "c")] == [
         Obstacle.GONE,
         Obstacle.UNREADABLE,

@@ -61,9 +61,9 @@ class Load:
         while not await wait_for(self._stop, 0.03):
             stream_id = self._rng.choice(STREAMS)
             log = world.keys.log(stream_id)
-            last: Any = await world.redis.execute_command("XREVRANGE", log, "+", "-", "COUNT", 4)
+            last: Any = await world.admin.execute_command("XREVRANGE", log, "+", "-", "COUNT", 4)
             if len(last) == 4:
-                await world.redis.xdel(log, *(entry[0] for entry in last[: self._rng.randint(1, 3)]))
+                await world.admin.xdel(log, *(entry[0] for entry in last[: self._rng.randint(1, 3)]))
                 # A producer that goes on at once makes it look like a loss to servers before Redis 7.
                 rebuilt = await world.rebuild(stream_id, deliberate=True, accept_loss=True)
                 assert rebuilt.refusal is None, rebuilt
@@ -76,7 +76,7 @@ class Load:
             for _ in range(3):
                 last = await self._serving.emit(stream_id, "strategy_link", {"wdkStrategyId": 1})
             await self._serving.reached(stream_id, last)
-            await self._world.redis.delete(self._world.keys.log(stream_id))
+            await self._world.admin.delete(self._world.keys.log(stream_id))
             await self._world.damage(f"DELETE FROM stream_projections WHERE stream_id = '{stream_id}'")
             self.deleted += 1
 

@@ -11,6 +11,7 @@ from sqlalchemy import REAL, Numeric, String
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tests.rights import OWNER, engine_as
 from tests.verifying import STREAMS, VerifyingReplica, columns
 from tests.versions import WEIGHT, failing, of_version
 from worker import Event, Keys, ProjectedRow, Projection
@@ -47,7 +48,7 @@ def read(row: Any, event: Event) -> None:
 async def test_values_are_compared_as_postgresql_stores_them(
     client: Redis, keys: Keys, engine: AsyncEngine
 ) -> None:
-    async with engine.begin() as connection:
+    async with engine_as(engine, OWNER).begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     world = VerifyingReplica(client, keys, engine, readings)
     await world.append("a", "read", {"ratio": 0.1, "price": "1.005", "unit": "cm"})
@@ -101,7 +102,7 @@ async def test_a_preview_tells_what_a_new_version_would_change(world: VerifyingR
 
 
 async def test_a_preview_tells_what_a_rebuild_would_refuse(world: VerifyingReplica) -> None:
-    await world.redis.xtrim(world.keys.log("a"), maxlen=2, approximate=False)
+    await world.admin.xtrim(world.keys.log("a"), maxlen=2, approximate=False)
     await world.damage("UPDATE stream_projections SET version = 3 WHERE stream_id = 'c'")
     previews = await preview(world, of_version(2, model_selected=failing))
     verdicts = {stream_id: told.verdict for stream_id, told in previews.items()}
@@ -115,7 +116,7 @@ async def test_a_preview_tells_what_a_rebuild_would_refuse(world: VerifyingRepli
 
 
 async def test_a_preview_tells_what_accepting_a_loss_would_change(world: VerifyingReplica) -> None:
-    await world.redis.xtrim(world.keys.log("a"), maxlen=2, approximate=False)
+    await world.admin.xtrim(world.keys.log("a"), maxlen=2, approximate=False)
     told = (await preview(world, world.projection, accept_loss=True))["a"]
     assert told.verdict is None
     assert {"message_count", "name", "claims", "first_event_id"} <= {d.column for d in told.differences}

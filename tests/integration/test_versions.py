@@ -146,7 +146,7 @@ async def test_facts_of_deleted_streams_are_left_to_the_new_version_where_its_ro
 async def test_a_stale_row_whose_log_was_trimmed_is_folded_on_and_stays_stale(deployment: Deployment) -> None:
     await projected_by_the_first(deployment)
     second = deployment.replica(2)
-    await second.redis.xtrim(second.keys.log("a"), maxlen=1, approximate=False)
+    await second.admin.xtrim(second.keys.log("a"), maxlen=1, approximate=False)
     for at in (4, 5):
         await second.append("a", "user_message", at=f"{at}-0")
         assert await settle(second) is Outcome.CAUGHT_UP
@@ -156,7 +156,7 @@ async def test_a_stale_row_whose_log_was_trimmed_is_folded_on_and_stays_stale(de
 async def test_a_stale_row_whose_log_lost_its_tail_is_left_alone(deployment: Deployment) -> None:
     await projected_by_the_first(deployment)
     second = deployment.replica(2)
-    await second.redis.xdel(second.keys.log("a"), "3-0")
+    await second.admin.xdel(second.keys.log("a"), "3-0")
     await second.append("a", "user_message", at="4-0")
     assert await settle(second) is Outcome.DIVERGED
     assert await values(second) == (1, "3-0", 3)
@@ -165,7 +165,7 @@ async def test_a_stale_row_whose_log_lost_its_tail_is_left_alone(deployment: Dep
 async def test_a_key_that_is_no_stream_leaves_a_stale_row_alone(deployment: Deployment) -> None:
     await projected_by_the_first(deployment)
     second = deployment.replica(2)
-    await second.redis.set(second.keys.log("a"), "text")
+    await second.admin.set(second.keys.log("a"), "text")
     assert await settle(second) is Outcome.UNREADABLE
     assert await values(second) == (1, "3-0", 3)
 
@@ -179,7 +179,7 @@ async def test_a_log_that_loses_its_tail_while_a_stale_row_is_folded_anew_leaves
     read = second.logs.read
 
     async def after_the_loss(*arguments: Any, **options: Any) -> Any:
-        await second.redis.xdel(second.keys.log("a"), "3-0", "4-0")
+        await second.admin.xdel(second.keys.log("a"), "3-0", "4-0")
         return await read(*arguments, **options)
 
     second.logs.read = after_the_loss  # type: ignore[method-assign]
@@ -195,7 +195,7 @@ async def test_a_log_that_is_cut_while_a_stale_row_is_folded_anew_is_read_again(
     for _ in range(3):
         assert await second.project("a") == [Outcome.MORE]
     read_to = second.projector._upgrades._begun["a"].folded.read_to
-    await second.redis.xdel(second.keys.log("a"), read_to or "")
+    await second.admin.xdel(second.keys.log("a"), read_to or "")
     assert await settle(second) is Outcome.CAUGHT_UP
     assert await values(second) == (2, "100-0", 99 * WEIGHT)
 
@@ -344,7 +344,7 @@ async def test_an_event_that_kills_workers_while_a_stale_row_is_folded_stops_its
 ) -> None:
     await projected_by_the_first(deployment)
     second = deployment.replica(2)
-    await second.redis.hset(second.keys.suspects(second.projection.name), "a", "6")
+    await second.admin.hset(second.keys.suspects(second.projection.name), "a", "6")
     await second.suspects.refresh()
     assert await second.project("a") == [Outcome.BLOCKED]
     [letter] = await find_letters(second.engine)
@@ -360,7 +360,7 @@ async def test_what_postgresql_refuses_on_a_stale_row_of_a_trimmed_log_stops_the
     await projected_by_the_first(deployment)
     second = deployment.replica(2)
     await second.append("a", "user_message", at="4-0")
-    await second.redis.xtrim(second.keys.log("a"), maxlen=1 + kept, approximate=False)
+    await second.admin.xtrim(second.keys.log("a"), maxlen=1 + kept, approximate=False)
     await second.append("b", "assistant_message", at="1-0")
     await run(
         second.engine, "ALTER TABLE stream_projections ADD CHECK (message_count < 10 OR stream_id <> 'a')"

@@ -137,7 +137,7 @@ async def _session_settings(of: Deployment) -> Sequence[Finding]:
 _CONNECTIONS = """
     SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
              - coalesce(current_setting('reserved_connections', true)::int, 0),
-           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+           (SELECT sum(numbackends)::int FROM pg_stat_database),
            CASE WHEN NOT r.rolsuper THEN r.rolconnlimit ELSE -1 END,
            (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
            CASE WHEN NOT r.rolsuper THEN d.datconnlimit ELSE -1 END,

@@ -107,6 +107,7 @@ def _bookkeeping(keys: Keys, projection: str) -> Iterator[Trial]:
         ("handing over", ("SADD", given, "check")),
         ("handing over", ("SREM", given, "check")),
         ("finding events that kill", ("HKEYS", keys.in_flight(projection))),
+        ("counting diverged streams", ("HLEN", keys.diverged(projection))),
         ("finding events that kill", ("HINCRBY", suspects, "check", _NO_NUMBER)),
         ("finding events that kill", ("PEXPIRE", suspects, _NO_NUMBER)),
         ("sweeping", ("SET", sweep_lease, "check", "NX", "XX")),

@@ -71,11 +71,19 @@ class Databases:
     """Makes a database for each test: a migrated one is a copy of a template that was migrated once.
 
     ``make_tables`` is called with the URL of the template, to make what the worker's own migrations do not.
+    ``migrate`` makes what they do.
     """
 
-    def __init__(self, server_url: str, make_tables: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        server_url: str,
+        make_tables: Callable[[str], object] | None = None,
+        *,
+        migrate: Callable[[str], object] = migrate,
+    ) -> None:
         self._server_url = server_url
         self._make_tables = make_tables
+        self._migrate = migrate
         self._template: str | None = None
         self._made: set[str] = set()
 
@@ -88,7 +96,7 @@ class Databases:
         if self._template is None:
             url = self.create()
             with ThreadPoolExecutor(1) as thread:  # since it may run an event loop
-                thread.submit(migrate, url).result()
+                thread.submit(self._migrate, url).result()
                 if self._make_tables:
                     thread.submit(self._make_tables, url).result()
             self._template = url
