@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projections import read_stream_messages, strategies
 from tests.acceptance.commands import call, running, worker_environment
 from tests.clusters import OwnCluster
-from tests.rights import DEPLOY, OPERATOR, PASSWORD, PRODUCER, REDIS_READER, USERS_FILE, WORKER
+from tests.rights import DEPLOY, OPERATOR, PRODUCER, REDIS_READER, USERS_FILE, WORKER
 from tests.waiting import wait_until
 from worker import Keys, emit, wait_until_projected
 from worker.database import make_engine, parse_database_url
 
 CLUSTER_USERS_FILE = (DEPLOY / "redis" / "users-cluster.acl").read_text(encoding="utf-8")
 SECONDS = 30
+PASSWORD = "secret"
 
 
 @pytest.fixture

@@ -118,12 +118,12 @@ async def test_emit_says_in_which_span_it_was_called_of_events_that_workers_look
 
 
 async def test_an_event_emitted_in_one_span_is_found_when_it_is_settled_in_another(
-    client: Redis, keys: Keys, traced: Traced
+    producer: Redis, redis: Redis, keys: Keys, traced: Traced
 ) -> None:
     since = Since()
     with traced.provider.get_tracer("producer").start_as_current_span("request"):
-        event_id = await emit(client, "a", "op-1", "user_message", {}, keys=keys)
+        event_id = await emit(producer, "a", "op-1", "user_message", {}, keys=keys)
     other = f"00-{1:032x}-{1:016x}-01"
     again = Attempt("a", "op-1", "user_message", "{}", hinted=True, keys=keys, since=since, traceparent=other)
-    assert await settle(client, again) == event_id
-    assert await client.xlen(keys.log("a")) == 1
+    assert await settle(producer, again) == event_id
+    assert await redis.xlen(keys.log("a")) == 1

@@ -530,7 +530,7 @@ async def test_no_payload_is_decoded_before_it_is_written_down_what_is_in_flight
         return parse_entry(*arguments)
 
     monkeypatch.setattr(Suspects, "begin", begin_late)
-    monkeypatch.setattr("worker.log.pipelined", note_read)
+    monkeypatch.setattr("worker.log_servers.pipelined", note_read)
     monkeypatch.setattr("worker.log.parse_entry", note_decoding)
     assert await replica.project("a") == [CAUGHT_UP]
 

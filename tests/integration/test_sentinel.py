@@ -7,13 +7,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 from tests.acceptance.commands import call_here, worker_environment
 from tests.sentinels import (
@@ -92,6 +93,16 @@ async def port_of_client(redis: Redis) -> int:
 # The client.
 
 
+async def is_written(redis: Redis, key: str) -> bool:
+    """Whether a master takes a write; it does not before it has a replica."""
+    try:
+        return bool(await redis.set(key, "1"))
+    except ResponseError as error:
+        if str(error).startswith("NOREPLICAS"):
+            return False
+        raise
+
+
 async def test_the_client_follows_the_master(fresh: Watched, keys: Keys) -> None:
     """Though the old one goes on as a master for a while, and cuts nobody off."""
     redis = make_client(fresh.url())
@@ -105,7 +116,7 @@ async def test_the_client_follows_the_master(fresh: Watched, keys: Keys) -> None
             return await port_of_client(redis) == port_of(fresh.master())
 
         await wait_until(moved, "the client to talk to the new master", 2 * ASK_AGAIN_SECONDS)
-        assert await redis.set(keys.log("x"), "1")
+        await wait_until(partial(is_written, redis, keys.log("x")), "the new master to have a replica", 10)
     assert await port_of_client(redis) != before
     pool: Any = redis.connection_pool
     led_to = {at.port for at in (*pool._available_connections, *pool._in_use_connections) if at.is_connected}
