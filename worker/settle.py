@@ -90,7 +90,8 @@ async def _settle_on(connection: AbstractConnection, servers: LogServers, attemp
             if isinstance(appended, MovedError | AskError):
                 raise _still_unknown(attempt, "the log is moving to another node of the cluster")
             if isinstance(appended, REFUSALS):
-                raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+                why = str(appended).rstrip(".")
+                raise EmitError(f"Redis refused the event; nothing was appended: {why}.") from appended
             if appended is not None:
                 return str(appended, "ascii")
     except BaseException:
