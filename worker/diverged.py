@@ -35,6 +35,10 @@ class DivergedStreams:
         await self._redis.hset(self._name, stream_id, position)
         self._known[stream_id] = position
 
+    def knows(self, stream_id: str, position: str) -> bool:
+        """Whether this replica has heard that the stream's log does not hold this position."""
+        return self._known.get(stream_id) == position
+
     async def remove(self, stream_id: str) -> None:
         """The stream got on, or is gone."""
         if stream_id in self._known:

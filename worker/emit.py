@@ -193,7 +193,9 @@ async def _send_once(redis: Redis, attempt: Attempt) -> str:
     if isinstance(appended, REFUSALS):
         if of_no_master(appended):
             await renew(redis, appended)
-        raise EmitError(f"Redis refused the event; nothing was appended: {words(appended)}.") from appended
+        raise EmitError(
+            f"Redis refused the event; nothing was appended: {words(appended).rstrip('.')}."
+        ) from appended
     return str(appended, "ascii")
 
 

@@ -70,29 +70,36 @@ class _Guide:
 
     def __init__(self, sentinels: Sentinels) -> None:
         self._addresses = list(sentinels.addresses)  # The one to ask first stands first.
+        self._named_by: dict[tuple[str, int], Address] = {}  # who named this master last
         self._options: dict[str, Any] = {"ssl": sentinels.tls, **sentinels.sentinel_options}
 
     async def discover_master(self, service: str) -> tuple[str, int]:
         """Host and port of the master. The pool asks for them under this name."""
         errors: list[Exception] = []
         for address in tuple(self._addresses):
+            self._move(address, len(self._addresses))  # And there it stays if nobody waits for it any more.
             try:
                 master = await self._ask(address, service)
             except (RedisError, OSError) as error:
                 errors.append(error)
                 continue
             if master is not None:
-                self._ask_first(address)
+                self._move(address, 0)
+                self._named_by = {master: address}
                 return master
         raise _no_master(service, errors, len(self._addresses))
 
-    def doubt(self) -> None:
-        """Ask another sentinel next time: what this one named did not do. It may have been left behind."""
-        self._addresses.append(self._addresses.pop(0))
+    def doubt(self, master: tuple[str, int]) -> None:
+        """Ask who has named this master last of all from now on: it did not do. He may have been left behind.
 
-    def _ask_first(self, address: Address) -> None:
+        Several connections doubt one answer at the same time; more than the first of them change nothing.
+        """
+        if address := self._named_by.pop(master, None):
+            self._move(address, len(self._addresses))
+
+    def _move(self, address: Address, to: int) -> None:
         self._addresses.remove(address)
-        self._addresses.insert(0, address)
+        self._addresses.insert(to, address)
 
     async def _ask(self, address: Address, service: str) -> tuple[str, int] | None:
         async with Redis(
@@ -154,9 +161,11 @@ class _MasterPool(SentinelConnectionPool):
 
     async def release(self, connection: AbstractConnection) -> None:
         """Take a connection back, and close it where another server has become the master meanwhile."""
-        if not self._leads_to_master(connection):
-            await connection.disconnect()
-        await super().release(connection)
+        try:
+            if not self._leads_to_master(connection):
+                await connection.disconnect()
+        finally:  # Cancelled or not: a connection that is not given back counts as in use for ever.
+            await super().release(connection)
 
 
 class _ConnectionToMaster(SentinelManagedConnection):
@@ -166,7 +175,7 @@ class _ConnectionToMaster(SentinelManagedConnection):
         try:
             await self.connect_check_health(check_health=False, retry_socket_connect=False)
         except (RedisError, OSError):
-            self.connection_pool.sentinel_manager.doubt()
+            self.connection_pool.sentinel_manager.doubt(address)
             raise
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:

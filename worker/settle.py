@@ -18,7 +18,7 @@ sending for a client that is gone, an attempt may still arrive after all this.
 
 An entry is this event if operation, type and data are the same and it is no older than the first attempt, by
 the server's own clock. Events of one operation that are alike are told apart by order: what the first attempt
-knew to be in the log before it is not looked at.
+knew to be in the log before it is not looked at, unless a failover has lost it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ async def _settle_on(connection: AbstractConnection, servers: LogServers, attemp
             if isinstance(appended, MovedError | AskError):
                 raise _still_unknown(attempt, "the log is moving to another node of the cluster")
             if isinstance(appended, REFUSALS):
-                raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+                why = str(appended).rstrip(".")
+                raise EmitError(f"Redis refused the event; nothing was appended: {why}.") from appended
             if appended is not None:
                 return str(appended, "ascii")
     except BaseException:
@@ -111,12 +112,15 @@ class _Search:
         """The event's id, or None; from now on the connection watches the log."""
         _, now = await self._ask(("WATCH", self._attempt.log), ("TIME",))
         start = self._start or self._first_start(int(now[0]) * 1000)
-        end, count = "+", _FIRST_ENTRIES
+        end, count, known = "+", _FIRST_ENTRIES, None
         while True:
             [entries] = await self._ask(("XREVRANGE", self._attempt.log, end, start, "COUNT", str(count)))
             if entries and end == "+":
                 self._start = f"({entries[0][0].decode()}"
+                known = self._known_before(entries[0][0])
             for raw_id, fields in entries:
+                if known is not None and EventId.parse(raw_id) <= known:
+                    return None
                 if self._attempt.is_entry(fields):
                     return str(raw_id, "ascii")
             if len(entries) < count:
@@ -126,11 +130,17 @@ class _Search:
             count = max(1, min(_MAX_ENTRIES, int(_PAGE_BYTES / max(mean, 1))))
 
     def _first_start(self, now_ms: int) -> str:
-        since = self._attempt.since
-        earliest = EventId(max(0, now_ms - since.elapsed_ms - _CLOCK_MARGIN_MS), 0)
-        if since.after is not None and EventId.parse(since.after) > earliest:
-            return f"({since.after}"
-        return str(earliest)
+        return str(EventId(max(0, now_ms - self._attempt.since.elapsed_ms - _CLOCK_MARGIN_MS), 0))
+
+    def _known_before(self, newest: bytes) -> EventId | None:
+        """The entry that the first attempt knew of, if the log still reaches it.
+
+        A failover may have lost it, and then the log goes on with lower ids where the new master's clock is
+        behind. That nothing stands after it says nothing of the event in that case.
+        """
+        after = self._attempt.since.after
+        known = EventId.parse(after) if after is not None else None
+        return known if known is not None and EventId.parse(newest) >= known else None
 
     async def _ask(self, *commands: tuple[str, ...]) -> list[Any]:
         replies = await exchange(self._connection, list(commands))

@@ -87,12 +87,16 @@ class Store:
 
         Which order that is depends on the database; any would do to walk through the table.
         """
+        return list(await self.positions_after(stream_id, limit))
+
+    async def positions_after(self, stream_id: str, limit: int) -> dict[str, str]:
+        """The same streams, in the same order, each with the position of its row."""
         sql = f"""
-            SELECT stream_id FROM {self._table.name}
+            SELECT stream_id, last_event_id FROM {self._table.name}
             WHERE stream_id > $1 AND last_event_id IS NOT NULL
             ORDER BY stream_id LIMIT $2"""
         async with self._engine.connect() as connection:
-            return [row[0] for row in await fetch(connection, sql, stream_id, limit)]
+            return {row[0]: row[1] for row in await fetch(connection, sql, stream_id, limit)}
 
     async def streams_where(self, conditions: Sequence[str], after: str, limit: int) -> list[str]:
         """Streams with a row that all of these SQL conditions are true of, from the one after ``after`` on.

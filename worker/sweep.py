@@ -255,20 +255,35 @@ class Sweep:
             await self._queue(stream_id, self._settled.get(stream_id))
 
     async def _look_at_rows(self) -> int:
-        """Queue some of the rows whose log has vanished, going on where the last sweep stopped; how many."""
+        """Queue those of some rows whose log has vanished, or ends before them; how many have vanished.
+
+        Goes on where the last sweep stopped. A log that lost its tail in a failover may end where this
+        replica had settled it, before another projected what is lost: nothing but the row tells of it then.
+        """
         vanished = 0
         for _ in range(_ROWS_A_SWEEP // _STEP_ROWS):
-            stream_ids = await self._store.streams_after(self._rows_seen_to, _STEP_ROWS)
+            positions = await self._store.positions_after(self._rows_seen_to, _STEP_ROWS)
+            stream_ids = list(positions)
             last_ids = await self._scan.last_ids(stream_ids) if stream_ids else []
             for stream_id, last_id in zip(stream_ids, last_ids, strict=True):
-                if self._covers(stream_id) and (last_id is None or last_id == NO_STREAM):
+                if not self._covers(stream_id):
+                    continue
+                if last_id is None or last_id == NO_STREAM:
                     vanished += 1
                     if stream_id not in self._settled or self._settled.get(stream_id) is not None:
                         await self._queue(stream_id, None)
+                elif self._is_beyond(stream_id, positions[stream_id], last_id):
+                    await self._queue(stream_id, last_id)
             self._rows_seen_to = stream_ids[-1] if len(stream_ids) == _STEP_ROWS else ""
             if not self._rows_seen_to:
                 break
         return vanished
+
+    def _is_beyond(self, stream_id: str, position: str, last_id: str) -> bool:
+        """Whether a row, read before its log, stands at what the log has no more, and nobody has noticed."""
+        if position == last_id or self._diverged.knows(stream_id, position) or not is_event_id(position):
+            return False
+        return EventId.parse(position) > EventId.parse(last_id)
 
     async def _queue(self, stream_id: str, last_id: str | None) -> None:
         """Have a stream projected by the replica that reads its hints, and may be at it; else here.

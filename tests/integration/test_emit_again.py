@@ -60,6 +60,12 @@ async def drop_last(redis: Redis, keys: Keys) -> None:
     await redis.delete(keys.feed(keys.partition("a")))
 
 
+async def let_ids_be_ahead(redis: Redis, log: str) -> None:
+    """Have a log go on with ids that are ten seconds ahead of the server's clock."""
+    seconds, _ = await redis.time()
+    await redis.xadd(log, {"type": "delta"}, id=f"{seconds + 10}000-0")
+
+
 # Found or appended.
 
 
@@ -135,6 +141,22 @@ async def test_events_that_are_alike_are_told_apart_by_what_was_known_before(
     event_id = await emit_again(client, unknown)
     later = await send(client, keys)
     assert await ids(redis, keys) == [*known, event_id, later]
+
+
+async def test_what_was_known_before_and_is_lost_hides_no_entry(
+    redis: Redis, client: Redis, proxy: TcpProxy, keys: Keys
+) -> None:
+    """A failover loses a log's end, and the new master's clock is behind: it goes on with lower ids."""
+    await send(redis, keys, "other")
+    log = keys.log("a")
+    [(survives, fields)] = await log_of(redis, keys, "a")
+    await let_ids_be_ahead(redis, log)
+    await send(client, keys, "known")
+    await redis.delete(log)
+    await redis.xadd(log, dict(fields.items()), id=survives)
+    await lose(client, proxy, keys)
+    event_id = await send(client, keys)
+    assert await ids(redis, keys) == [survives, event_id]
 
 
 @pytest.mark.parametrize(

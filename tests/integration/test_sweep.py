@@ -85,6 +85,21 @@ async def test_what_was_projected_on_a_hint_is_not_queued_again(replica: Sweepin
     assert (await replica.sweep())[1] == set()
 
 
+async def test_a_log_is_noticed_that_has_lost_what_another_replica_projected(
+    client: Redis, keys: Keys, engine: AsyncEngine
+) -> None:
+    """As a failover does it: the log ends where this sweep has seen it end before, but its row is further."""
+    replica, other = (SweepingReplica(client, keys, engine, consumer=name) for name in ("one", "two"))
+    await replica.append_many("a", "user_message")
+    await replica.sweep()
+    await replica.append_many("a", "user_message", first=2)
+    await other.projector.project_batch(["a"])
+    await replica.admin.xdel(keys.log("a"), "2-0")
+    assert (await replica.sweep())[1] == {"a"}
+    assert [stream_id async for stream_id in other.diverged.all()] == ["a"]
+    assert (await replica.sweep())[1] == set(), "it is looked at once"
+
+
 async def test_more_streams_than_may_be_queued_are_found_as_room_is_made(
     client: Redis, keys: Keys, engine: AsyncEngine
 ) -> None:
