@@ -17,7 +17,7 @@ from worker.errors import EmitError, InvalidEventError, OutcomeUnknownError
 from worker.events import MAX_STREAM_ID_BYTES, EventId, parse_stream_id
 from worker.keys import Keys
 from worker.redis_client import of_no_master, renew
-from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
+from worker.sending import REFUSALS, agree_on_partitions, exchange, refusal, reply_to_log_entry
 from worker.settle import EMIT_AGAIN, settle
 from worker.traceparent import current_traceparent
 
@@ -195,7 +195,7 @@ async def _send_once(redis: Redis, attempt: Attempt) -> str:
     if isinstance(appended, REFUSALS):
         if of_no_master(appended):
             await renew(redis, appended)
-        raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+        raise EmitError(refusal(appended)) from appended
     return str(appended, "ascii")
 
 

@@ -117,6 +117,11 @@ async def _abort(connection: AbstractConnection, writer: StreamWriter | None) ->
     await asyncio.sleep(0)  # In which asyncio closes the socket.
 
 
+def refusal(reply: Exception) -> str:
+    """What to say of a server that would not append an event; some of them end their own sentences."""
+    return f"Redis refused the event; nothing was appended: {str(reply).rstrip('.')}."
+
+
 def reply_to_log_entry(replies: list[Any]) -> Any:
     """What became of the log's entry: its id; the error that says why there is none; None where a watched key
     had changed.

@@ -33,7 +33,7 @@ from redis.exceptions import RedisError
 from worker.attempt import Attempt
 from worker.errors import EmitError, OutcomeUnknownError
 from worker.events import EventId
-from worker.sending import REFUSALS, agree_on_partitions, exchange, reply_to_log_entry
+from worker.sending import REFUSALS, agree_on_partitions, exchange, refusal, reply_to_log_entry
 
 EMIT_AGAIN = (
     "This process may emit it again with the same operation id, type and data: then it is looked for first. "
@@ -83,7 +83,7 @@ async def _settle_on(connection: AbstractConnection, attempt: Attempt) -> str:
                 return found
             appended = reply_to_log_entry(await exchange(connection, attempt.transaction))
             if isinstance(appended, REFUSALS):
-                raise EmitError(f"Redis refused the event; nothing was appended: {appended}.") from appended
+                raise EmitError(refusal(appended)) from appended
             if appended is not None:
                 return str(appended, "ascii")
     except BaseException:
