@@ -51,6 +51,7 @@ _COUNT_EVERY_SECONDS = 60.0
 _MOST_SLOWEST = 8
 _SLOWEST_EVERY_SECONDS = 10.0
 _SLOWEST_PAGE_BYTES = 256 * 1024
+_SLOWEST_PAGES = 4
 _COUNT_SHARE = 0.02
 """The share of the time that counting rows may take of the database."""
 
@@ -133,7 +134,7 @@ class Observed:
                 page_bytes=_SLOWEST_PAGE_BYTES,
                 streams=self.projection.streams,
             )
-            slowest = Slowest(redis, engine, own, self.projection, logs)
+            slowest = Slowest(redis, engine, own, self.projection, logs, _SLOWEST_PAGES)
             self.slowest = await self._find_in_time(slowest)
         else:
             self.slowest = []

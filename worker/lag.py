@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from worker.events import EventId
 from worker.log import Log, PageRequest
 
 _COUNTED_AT_MOST = 1_000
-_PAGES_AT_MOST = 20
+PAGES_AT_MOST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,21 @@ class Waiting:
     oldest: EventId | None
 
 
-async def count_waiting(logs: Log, stream_id: str, after: str | None) -> Waiting:
-    """Count the projected events after this one, None for all, and give up where there are many."""
+async def count_waiting(
+    logs: Log, stream_id: str, after: str | None, *, pages_at_most: int = PAGES_AT_MOST
+) -> Waiting:
+    """Count the projected events after this one, None for all, and give up where there are many.
+
+    Also where so many pages do not suffice: then ``oldest`` may be None, though there are some.
+    """
     events, oldest, start = 0, None, after
-    for _ in range(_PAGES_AT_MOST):
-        [page] = await logs.read([PageRequest(stream_id, start)])
-        events += len(page.events)
-        oldest = oldest or (page.events[0].id if page.events else None)
+    for _ in range(pages_at_most):
+        page = await logs.count_projected(PageRequest(stream_id, start))
+        events += page.events
+        oldest = oldest or page.oldest
         if page.ended or page.last_id is None:
-            return Waiting(events, True, oldest)
+            return Waiting(events, True, EventId.parse(oldest) if oldest else None)
         if events >= _COUNTED_AT_MOST:
             break
         start = page.last_id
-    return Waiting(events, False, oldest)
+    return Waiting(events, False, EventId.parse(oldest) if oldest else None)

@@ -112,6 +112,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """How many events of projected types a page of a log holds, and the first of them; else as `Page`."""
+
+    events: int
+    oldest: str | None
+    last_id: str | None
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _RawPage:
     """Consecutive entries as the server sent them, and about how many bytes one of them takes."""
 
@@ -249,6 +259,20 @@ class Log:
             self._servers, [(self.keys.log(s), wanted) for s, wanted in stream_ids.items()]
         )
         return dict(zip(stream_ids, found, strict=True))
+
+    async def count_projected(self, request: PageRequest) -> Counted:
+        """How much one page of a log holds to be projected. Nothing is decoded."""
+        [raw] = await self._read([request])
+        if not raw.entries:
+            return Counted(0, None, None, ended=True)
+        known = request.start is not None and raw.entries[0][0] == request.start.encode()
+        projected = [
+            raw_id
+            for raw_id, fields in raw.entries[known:]
+            if not isinstance(self._types[type_field(fields)], OtherEntry)
+        ]
+        oldest = projected[0].decode() if projected else None
+        return Counted(len(projected), oldest, raw.entries[-1][0].decode(), ended=raw.ended)
 
     async def find_projected(self, requests: Sequence[PageRequest]) -> list[Finding]:
         """For each log, whether it holds an event of a projected type after ``start``. Nothing is decoded.

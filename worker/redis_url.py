@@ -203,8 +203,12 @@ def _options(parts: _Parts, scheme: str, host: str, path: str) -> dict[str, Any]
         _misunderstood(parts.scheme)
     if options.get("db", 0) < 0:
         _misunderstood(parts.scheme)
-    if str(options.get("protocol", 2)) not in ("2", "3"):  # redis-py below 8 leaves it as text
-        raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
+    if "protocol" in options:  # redis-py below 8 leaves it as text, whatever it says
+        if not str(options["protocol"]).isdecimal():
+            _misunderstood(parts.scheme)
+        options["protocol"] = int(options["protocol"])
+        if options["protocol"] not in (2, 3):
+            raise SettingsError("REDIS_URL asks for a protocol that Redis does not speak; it may be 2 or 3.")
     _check_tls(parts, {name: str(value) for name, value in options.items() if name.startswith("ssl_")})
     return options
 

@@ -21,7 +21,7 @@ from worker.events import EventId, is_event_id, parse_stream_id
 from worker.extent import Extent
 from worker.feed_backlog import oldest_hinted
 from worker.keys import Keys
-from worker.lag import Waiting, count_waiting
+from worker.lag import PAGES_AT_MOST, Waiting, count_waiting
 from worker.letters import State
 from worker.log import Log, PageRequest
 from worker.log_scan import NO_STREAM, LogScan
@@ -41,7 +41,7 @@ class SlowStream:
 
     ``lag_seconds`` is the age of the oldest event that waits. Of a diverged stream, and of one whose log is
     gone, nobody knows what waits: there it is the time since the event at which the row stands. None is where
-    that is no event's id.
+    that is no event's id, and where so much else stands before the first event that it was not found.
     """
 
     stream_id: str
@@ -52,16 +52,18 @@ class SlowStream:
 
 
 class Slowest:
-    """Looks for the slowest streams of one projection."""
+    """Looks for the slowest streams of one projection, and counts what waits in so many pages of each."""
 
     def __init__(
-        self, redis: Redis, engine: AsyncEngine, keys: Keys, projection: Projection, logs: Log
-    ) -> None:
+        self, redis: Redis, engine: AsyncEngine, keys: Keys, projection: Projection, logs: Log,
+        pages_at_most: int = PAGES_AT_MOST,
+    ) -> None:  # fmt: skip
         self._redis = redis
         self._engine = engine
         self._keys = keys
         self._projection = projection
         self._logs = logs
+        self._pages_at_most = pages_at_most
         self._diverged = DivergedStreams(redis, keys, projection.name)
         self._store = Store(engine, projection)
 
@@ -103,12 +105,19 @@ class Slowest:
             for s in stream_ids
             if (position := positions.get(s)) != last[s]
         ]
-        return {
-            # Without an id the position is gone from the log: then its time has to serve.
-            finding.stream_id: _ms(finding.oldest or positions.get(finding.stream_id))
-            for finding in await self._logs.find_projected(requests)
-            if finding.news
-        }
+        found = {f.stream_id: f.oldest for f in await self._logs.find_projected(requests) if f.news}
+        # Without an id the position is gone from the log: its time has to serve where nothing else is known.
+        gone = {s: positions.get(s) for s, oldest in found.items() if oldest is None}
+        found |= gone | await self._oldest_left(gone)
+        return {stream_id: _ms(event_id) for stream_id, event_id in found.items()}
+
+    async def _oldest_left(self, positions: Mapping[str, str | None]) -> dict[str, str | None]:
+        """The first events of those of these logs that were trimmed beyond their rows' positions."""
+        wanted = {s: position for s, position in positions.items() if position and is_event_id(position)}
+        extents = await self._logs.extents(wanted) if wanted else {}
+        trimmed = [s for s in wanted if place_of(wanted[s], extents[s], has_row=True).trimmed]
+        findings = await self._logs.find_projected([PageRequest(s, None) for s in trimmed])
+        return {finding.stream_id: finding.oldest for finding in findings if finding.oldest}
 
     async def look_at(self, stream_ids: Collection[str]) -> list[SlowStream]:
         """Those of these streams that are behind, the slowest first."""
@@ -127,12 +136,11 @@ class Slowest:
         if place.standing is not None:
             return SlowStream(stream_id, place.standing, row.position, _age(_ms(row.position)), None)
         after = None if place.trimmed else row.position
-        waiting = await count_waiting(self._logs, stream_id, after)
-        standing = (
-            Standing.BLOCKED if row.stops else Standing.BEHIND if waiting.events else Standing.CAUGHT_UP
-        )
-        lag = _age(waiting.oldest.ms) if waiting.oldest else 0.0
-        return SlowStream(stream_id, standing, row.position, lag, waiting)
+        waiting = await count_waiting(self._logs, stream_id, after, pages_at_most=self._pages_at_most)
+        behind = waiting.events > 0 or not waiting.counted
+        standing = Standing.BLOCKED if row.stops else Standing.BEHIND if behind else Standing.CAUGHT_UP
+        oldest = waiting.oldest or min((stop.event_id for stop in row.stops), default=None)
+        return SlowStream(stream_id, standing, row.position, _age(oldest.ms) if oldest else None, waiting)
 
 
 def _first(oldest: Mapping[str, int], most: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from threading import Thread
@@ -44,11 +44,12 @@ async def tracing(
         log.warning("traces_off", reason=reason)
         yield None
         return
-    with _told_of_the_library():
+    with _told_of_the_library(_secrets(environ)):
         try:
             provider = _make_provider(consumer)
         except Exception as error:  # whatever the variables made the library do
-            log.warning("traces_off", reason=f"OpenTelemetry could not be set up: {type(error).__name__}.")
+            why = f"OpenTelemetry could not be set up ({type(error).__name__}): mend its variables, OTEL_..."
+            log.warning("traces_off", reason=why)
             yield None
             return
         log.info("traces_on")
@@ -82,6 +83,9 @@ def _obstacle(environ: Mapping[str, str]) -> str:
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
         return f"The OTLP protocol is to be {protocol!r}: there is http/protobuf, mostly on port 4318."
+    endpoint = next((name for name in _ENDPOINTS if environ.get(name)), "")
+    if endpoint and not environ[endpoint].lower().startswith(("http://", "https://")):
+        return f"{endpoint} is no URL: write it as http://localhost:4318."
     try:
         there = find_spec("opentelemetry.exporter.otlp.proto.http")
     except ModuleNotFoundError:
@@ -120,10 +124,15 @@ async def _shut_down(provider: TracerProvider, seconds: float) -> bool:
     return done.is_set()
 
 
+def _secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What no line may repeat in part: headers, which the library quotes where they are not understood."""
+    return tuple(v for name, v in environ.items() if name.startswith("OTEL_") and name.endswith("_HEADERS"))
+
+
 @contextmanager
-def _told_of_the_library() -> Iterator[None]:
+def _told_of_the_library(secrets: Sequence[str]) -> Iterator[None]:
     """What the library logs becomes a line of ours now and then, as long as the block lasts."""
-    logger, handler = logging.getLogger("opentelemetry"), _Handler(logging.WARNING)
+    logger, handler = logging.getLogger("opentelemetry"), _Handler(logging.WARNING, secrets)
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -139,8 +148,9 @@ class _Handler(logging.Handler):
 
     silent = False
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, secrets: Sequence[str]) -> None:
         super().__init__(level)
+        self._secrets = secrets
         self._failures = 0
         self._tell_at = float("-inf")
 
@@ -150,21 +160,20 @@ class _Handler(logging.Handler):
             return
         self._tell_at = monotonic() + _TELL_AGAIN_SECONDS
         failures, self._failures = self._failures, 0
-        log.warning("traces_not_exported", error=_harmless(record), failures=failures)
+        log.warning("traces_not_exported", error=self._harmless(record), failures=failures)
 
+    def _harmless(self, record: logging.LogRecord) -> str:
+        """What the library says, without texts that may hold a credential, such as a URL."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        with suppress(TypeError, ValueError):
+            return str(record.msg) % tuple(map(self._harmless_argument, arguments))
+        return str(record.msg)
 
-def _harmless(record: logging.LogRecord) -> str:
-    """What the library says, without texts that may hold a credential, such as a URL."""
-    arguments = record.args if isinstance(record.args, tuple) else ()
-    with suppress(TypeError, ValueError):
-        return str(record.msg) % tuple(map(_harmless_argument, arguments))
-    return str(record.msg)
-
-
-def _harmless_argument(argument: Any) -> Any:
-    if isinstance(argument, int | float):
-        return argument
-    if isinstance(argument, BaseException):
-        return type(argument).__name__
-    text = str(argument)
-    return text if len(text) <= _MOST_CHARACTERS and text.replace(" ", "").isalpha() else "..."
+    def _harmless_argument(self, argument: Any) -> Any:
+        if isinstance(argument, int | float):
+            return argument
+        if isinstance(argument, BaseException):
+            return type(argument).__name__
+        text = str(argument)
+        known = len(text) <= _MOST_CHARACTERS and text.replace(" ", "").isalpha()
+        return text if known and not any(text in secret for secret in self._secrets) else "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,7 @@ async def test_a_redis_without_memory_is_refused(full_redis: str, keys: Keys) ->
             with pytest.raises(EmitError, match="nothing was appended") as caught:
                 await emit(client, "a", "", "x", {}, projected_types=projected_types, keys=keys)
             assert not isinstance(caught.value, OutcomeUnknownError)
+            assert re.search(r"[^.]\.$", str(caught.value))
         assert len(await log_of(client, keys, "a")) == len(await hints_of(client, keys, "a")) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NoReturn
 
 import pytest
 from redis.asyncio import Redis
@@ -14,6 +15,8 @@ from tests.tallies import tallies
 from tests.writes import create_tallies
 from worker import Keys, Projection
 from worker.diverged import DivergedStreams
+from worker.lag import Waiting
+from worker.log import Log
 from worker.slowest import Slowest, SlowStream
 from worker.standing import Standing
 
@@ -108,6 +111,44 @@ async def test_a_trimmed_log_is_behind_by_what_is_left_of_it(world: World) -> No
     await world.append("a", ago=100, types="add add")
     await world.replica.redis.xtrim(world.replica.keys.log("a"), maxlen=2, approximate=False)
     assert told(await world.slowest.find(3)) == [("a", BEHIND, 2)]
+
+
+async def test_a_trimmed_log_is_placed_by_what_is_left_of_it(world: World) -> None:
+    await world.projected("trimmed", ago=9_000)
+    await world.append("trimmed", ago=50, types="add")
+    await world.replica.redis.xtrim(world.replica.keys.log("trimmed"), maxlen=1, approximate=False)
+    await world.append("late", ago=100)
+    await world.projected("lost", ago=200)
+    await world.lost("lost")
+    assert told(await world.slowest.find(2)) == [("lost", DIVERGED, None), ("late", BEHIND, 1)]
+
+
+async def test_to_count_what_waits_decodes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await every_kind(world)
+    before = told(await world.slowest.find(8))
+
+    def decode(*_: object) -> NoReturn:
+        raise AssertionError("a payload was decoded")
+
+    monkeypatch.setattr("worker.events.decode_object", decode)
+    assert told(await world.slowest.find(8)) == before
+
+
+async def test_a_stream_whose_events_are_not_found_in_time_is_behind_all_the_same(
+    world: World,
+) -> None:
+    replica = world.replica
+    await world.append("blocked", ago=100, types="whatever " * 50 + "fail")
+    await replica.project("blocked")
+    await world.append("late", ago=1_000, types="whatever " * 50 + "add")
+    logs = Log(
+        replica.redis, replica.keys, replica.projection.types, max_payload_bytes=1_000, page_bytes=1_000
+    )
+    slowest = Slowest(replica.redis, replica.engine, replica.keys, replica.projection, logs, pages_at_most=1)
+    [late, blocked] = await slowest.look_at(["blocked", "late"])
+    assert (late.stream_id, late.standing, late.lag_seconds) == ("late", BEHIND, None)
+    assert late.waiting == Waiting(0, False, None)
+    assert (blocked.standing, round(blocked.lag_seconds or 0, -1)) == (BLOCKED, 100)
 
 
 async def test_a_look_that_costs_little_finds_who_stands_and_who_was_hinted_at_long_ago(world: World) -> None:

@@ -130,7 +130,7 @@ def main() -> int:
             for look in (SLOW, SLOW_PHONE):
                 see(look, folder)
             postgresql.kill()
-            block_until(lambda: first.says("retrying"), "a worker to miss PostgreSQL")
+            block_until(lambda: "PostgreSQL tells nothing" in told(), "the worker to tell that it is away")
             see(WRONG, folder)
     return 0
 

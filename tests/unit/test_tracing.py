@@ -78,7 +78,15 @@ async def test_the_standard_variables_say_whether_there_are_traces(
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             "The OTLP protocol is to be 'grpc': there is http/protobuf",
         ),
-        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "OpenTelemetry could not be set up: ValueError."),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "OpenTelemetry could not be set up (ValueError): mend its"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT is no URL: write it as http://localhost:4318.",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "user:hunter@host"},
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is no URL",
+        ),
     ],
 )
 async def test_traces_that_cannot_be_had_are_told_of_and_done_without(
@@ -93,6 +101,7 @@ async def test_traces_that_cannot_be_had_are_told_of_and_done_without(
     [line] = lines
     assert (line["event"], line["log_level"]) == ("traces_off", "warning")
     assert reason in line["reason"]
+    assert "hunter" not in line["reason"]
 
 
 def test_nothing_of_the_worker_imports_opentelemetry_by_itself() -> None:
@@ -138,6 +147,18 @@ async def test_what_the_exporter_logs_is_a_line_of_ours_without_its_secrets() ->
     assert [line["event"] for line in lines] == ["traces_on", "traces_not_exported"]  # one a minute
     assert lines[1]["error"] == "Failed to export spans batch code: 503, reason: ..."
     assert "secret" not in str(lines)
+
+
+async def test_headers_that_the_library_does_not_understand_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = {**ENDPOINT, "OTEL_EXPORTER_OTLP_HEADERS": "Bearer hunter"}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", environ["OTEL_EXPORTER_OTLP_HEADERS"])
+    with capture_logs() as lines:
+        async with tracing("me", environ, 5):
+            pass
+    assert "Header format invalid" in lines[0]["error"]
+    assert "hunter" not in str(lines)
 
 
 def test_only_a_span_that_is_recorded_is_named(tracer: Tracer) -> None:

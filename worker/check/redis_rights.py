@@ -162,7 +162,7 @@ def _finding(purpose: str, command: tuple[Any, ...], reply: Any) -> Finding | No
     if isinstance(reply, NoPermissionError):
         name, key = _named(command)
         return RIGHT_MISSING.found(f"Redis lets this user not run {name}{key}, needed for {purpose}.")
-    words = str(reply).partition("\n")[0]
+    words = str(reply).partition("\n")[0].rstrip(".")
     if isinstance(reply, ReadOnlyError):
         return IS_REPLICA.found(f"Redis is a replica ({words}).")
     if isinstance(reply, OutOfMemoryError) or words.startswith(_REFUSALS):
