@@ -47,9 +47,17 @@ async def theirs(cluster: OwnCluster) -> AsyncIterator[RedisCluster]:
     await client.aclose()
 
 
+@pytest.fixture
+async def patient(cluster: OwnCluster) -> AsyncIterator[RedisCluster]:
+    """Another, which waits for a node that takes over."""
+    client = RedisCluster.from_url(cluster.nodes[0].url, socket_timeout=20)
+    yield client
+    await client.aclose()
+
+
 @pytest.fixture(params=["the worker's", "an application's"])
-def either(client: Redis, theirs: RedisCluster, request: pytest.FixtureRequest) -> AnyRedis:
-    return client if request.param == "the worker's" else theirs
+def either(client: Redis, patient: RedisCluster, request: pytest.FixtureRequest) -> AnyRedis:
+    return client if request.param == "the worker's" else patient
 
 
 def elsewhere(cluster: OwnCluster) -> str:
